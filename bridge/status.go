@@ -1,0 +1,45 @@
+package bridge
+
+// NodeStatus is what one node says of itself at /status; JSON field names are part of the interface.
+type NodeStatus struct {
+	Node          NodeID            `json:"node"`
+	Version       string            `json:"version"`
+	UptimeSeconds int64             `json:"uptime_seconds"`
+	Ready         bool              `json:"ready"`
+	NotReady      []string          `json:"not_ready,omitempty"` // why not
+	Connections   int64             `json:"connections"`
+	Subscriptions int64             `json:"subscriptions"`
+	Client        string            `json:"client"` // where its clients connect, as configured
+	Cache         CacheStatus       `json:"cache"`
+	Groups        []GroupStatus     `json:"groups"`
+	Partitions    []PartitionStatus `json:"partitions"`
+}
+
+// CacheStatus is the state of a node's cache, in bytes.
+type CacheStatus struct {
+	Bytes   int64 `json:"bytes"`
+	Budget  int64 `json:"budget"`
+	Records int64 `json:"records"`
+}
+
+// GroupStatus is one Raft group as one node sees it.
+type GroupStatus struct {
+	Group   GroupID `json:"group"`
+	Leader  NodeID  `json:"leader"` // empty: none known
+	Term    Term    `json:"term"`
+	Applied uint64  `json:"applied"`
+	Last    uint64  `json:"last"`
+}
+
+// PartitionStatus is one partition as one node sees it. Lag is known on the coordinator alone (-1
+// elsewhere).
+type PartitionStatus struct {
+	Topic       string  `json:"topic"`
+	Partition   int32   `json:"partition"`
+	Group       GroupID `json:"group"`
+	Coordinator NodeID  `json:"coordinator"`
+	Epoch       Epoch   `json:"epoch"`
+	Seqno       Seqno   `json:"seqno"`
+	Next        Offset  `json:"next_offset"`
+	Lag         int64   `json:"lag"`
+}
