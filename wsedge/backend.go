@@ -26,51 +26,21 @@ type Backend interface {
 	Publish(ctx context.Context, req bridge.PublishRequest) (bridge.PublishResult, error)
 }
 
-// TopicView is a topic as the edge sees it.
-type TopicView struct {
-	Partitions int32
-	Exposed    bool // clients may subscribe
-	Publish    bool // clients may publish
-	// Scattered: a key's records may be in any partition, so vectors of key subjects hold all.
-	Scattered bool
-}
-
-// Verdict says what became of a position.
-type Verdict uint8
-
-const (
-	// FromCache: the local log can be asked with Seek for the first record after the position.
-	FromCache Verdict = iota
-	// FromKafka: read on from Offset with Replay; nothing is missing.
-	FromKafka
-	// Lost: records after the position are gone from Kafka (Reason "evicted" or "truncated");
-	// Lost says which as far as is known; go on from Offset with Replay, or from the cache where
-	// Seek(At) serves. At is the position just before what can still be delivered.
-	Lost
-	// Unknown: the cluster never gave the position out.
-	Unknown
+// The types an edge exchanges with its node are the domain's.
+type (
+	TopicView      = bridge.TopicView
+	Verdict        = bridge.Verdict
+	Resolution     = bridge.Resolution
+	Replayed       = bridge.Replayed
+	ReplayedRecord = bridge.ReplayedRecord
 )
 
-// Resolution is the answer to a resume in one partition.
-type Resolution struct {
-	Verdict          Verdict
-	Offset           bridge.Offset // FromKafka, Lost: the first offset to read
-	At               bridge.Position
-	Reason           string          // Lost: "evicted" or "truncated"
-	LostFrom, LostTo bridge.Position // Lost: the first and the last missing position; zero when not known
-}
-
-// Replayed is a run of records read from Kafka. After it, everything up to At has been delivered.
-type Replayed struct {
-	Records []ReplayedRecord
-	At      bridge.Position
-}
-
-// ReplayedRecord is one record with its position.
-type ReplayedRecord struct {
-	bridge.Record
-	Pos bridge.Position
-}
+const (
+	FromCache = bridge.FromCache
+	FromKafka = bridge.FromKafka
+	Lost      = bridge.Lost
+	Unknown   = bridge.Unknown
+)
 
 // The edge reads the node's cache directly: it is the layer beneath.
 type logs interface {
