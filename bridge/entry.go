@@ -1,0 +1,144 @@
+package bridge
+
+import (
+	"encoding/binary"
+	"fmt"
+)
+
+// A Raft entry is a format byte and a run of operations:
+//
+//	entry   = format(1) op…
+//	op      = kind(1) body
+//	start   = tp topicID(16) partitions first epochs            kind 1
+//	batch   = tp from next count record…                        kind 2
+//	reset   = tp topicID(16) expect first reason                kind 3
+//	note    = tp partitions scattered(1)                        kind 4
+//	record  = offset−previous timestamp−previous key value headers
+//	headers = count (name value)…
+//
+// Numbers are varints; byte strings are length+1 and bytes, 0 standing for null. Records share the
+// entry's memory when decoded.
+const entryFormat = 1
+
+const (
+	kindStart byte = 1 + iota
+	kindBatch
+	kindReset
+	kindNote
+)
+
+// An op is one operation of an entry: *startOp, *batchOp, *resetOp or *noteOp.
+type op interface{ appendTo(b []byte) []byte }
+
+// newEntry begins an entry, with room for size bytes.
+func newEntry(size int) []byte { return append(make([]byte, 0, size), entryFormat) }
+
+func (o *startOp) appendTo(b []byte) []byte {
+	b = appendTP(append(b, kindStart), o.TP)
+	b = append(b, o.Topic[:]...)
+	b = binary.AppendUvarint(b, uint64(o.Partitions))
+	b = binary.AppendVarint(b, int64(o.First))
+	return appendEpochs(b, o.Epochs)
+}
+
+func (o *batchOp) appendTo(b []byte) []byte {
+	b = appendTP(append(b, kindBatch), o.TP)
+	b = binary.AppendVarint(b, int64(o.From))
+	b = binary.AppendVarint(b, int64(o.Next))
+	b = binary.AppendUvarint(b, uint64(len(o.Records)))
+	off, ts := o.From, int64(0)
+	for i := range o.Records {
+		r := &o.Records[i]
+		b = binary.AppendUvarint(b, uint64(r.Offset-off))
+		b = binary.AppendVarint(b, r.Timestamp-ts)
+		off, ts = r.Offset, r.Timestamp
+		b = appendBytes(appendBytes(b, r.Key), r.Value)
+		b = binary.AppendUvarint(b, uint64(len(r.Headers)))
+		for _, h := range r.Headers {
+			b = appendBytes(appendString(b, h.Key), h.Value)
+		}
+	}
+	return b
+}
+
+func (o *resetOp) appendTo(b []byte) []byte {
+	b = appendTP(append(b, kindReset), o.TP)
+	b = append(b, o.Topic[:]...)
+	b = binary.AppendVarint(b, int64(o.Expect))
+	b = binary.AppendVarint(b, int64(o.First))
+	return appendString(b, o.Reason)
+}
+
+func (o *noteOp) appendTo(b []byte) []byte {
+	b = appendTP(append(b, kindNote), o.TP)
+	b = binary.AppendUvarint(b, uint64(o.Partitions))
+	if o.Scattered {
+		return append(b, 1)
+	}
+	return append(b, 0)
+}
+
+// decodeEntry returns the operations of an entry, or an error when any of them is malformed: an entry
+// is applied whole or not at all.
+func decodeEntry(b []byte) ([]op, error) {
+	r := &reader{b: b}
+	if f := r.byte(); r.err == nil && f != entryFormat {
+		return nil, fmt.Errorf("entry of format %d: this build reads format %d", f, entryFormat)
+	}
+	var ops []op
+	for r.err == nil && len(r.b) > 0 {
+		switch kind := r.byte(); kind {
+		case kindStart:
+			ops = append(ops, &startOp{TP: r.tp(), Topic: r.topicID(), Partitions: r.int32(), First: r.offset(), Epochs: r.epochs()})
+		case kindBatch:
+			ops = append(ops, r.batch())
+		case kindReset:
+			ops = append(ops, &resetOp{TP: r.tp(), Topic: r.topicID(), Expect: r.offset(), First: r.offset(), Reason: r.string()})
+		case kindNote:
+			ops = append(ops, &noteOp{TP: r.tp(), Partitions: r.int32(), Scattered: r.byte() == 1})
+		default:
+			if r.err == nil {
+				return nil, fmt.Errorf("entry: unknown operation %d", kind)
+			}
+		}
+	}
+	return ops, r.done("entry")
+}
+
+// minRecord is the least a record takes in an entry; it bounds what a count may claim.
+const minRecord = 5
+
+func (r *reader) batch() *batchOp {
+	o := &batchOp{TP: r.tp(), From: r.offset(), Next: r.offset()}
+	n := r.count(minRecord)
+	if n > 0 {
+		o.Records = make([]Record, 0, n)
+	}
+	off, ts := o.From, int64(0)
+	for i := range n {
+		delta := r.uvarint()
+		if delta > 1<<62 || (i > 0 && delta == 0) {
+			r.fail()
+		}
+		off += Offset(delta)
+		ts += r.varint()
+		rec := Record{Offset: off, Timestamp: ts, Key: r.bytes(), Value: r.bytes()}
+		if h := r.count(2); h > 0 {
+			rec.Headers = make([]Header, 0, h)
+			for range h {
+				rec.Headers = append(rec.Headers, Header{Key: r.string(), Value: r.bytes()})
+			}
+		}
+		if off < o.From || off >= o.Next {
+			r.fail() // also catches a sum that overflowed
+		}
+		if r.err != nil {
+			return o
+		}
+		o.Records = append(o.Records, rec)
+	}
+	if o.Next < o.From {
+		r.fail()
+	}
+	return o
+}

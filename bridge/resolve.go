@@ -1,0 +1,180 @@
+package bridge
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+)
+
+const (
+	// resolveTimeout bounds what a resume may wait for another node or for Kafka.
+	resolveTimeout = 3 * time.Second
+	// unavailableRetry is what a client is told to wait when something could not be reached.
+	unavailableRetry = 500 * time.Millisecond
+)
+
+func unavailable(err error) error {
+	return &UnavailableError{RetryAfter: unavailableRetry, Err: err}
+}
+
+// Resolve says how a reader that has everything up to position at goes on in a partition. A position
+// that this node does not know yet but its coordinator does is waited for: the client may come from
+// a node that is ahead of this one.
+func (b *Bridge) Resolve(ctx context.Context, tp TopicPartition, at Position) (Resolution, error) {
+	ctx, cancel := context.WithTimeout(ctx, resolveTimeout)
+	defer cancel()
+	p := b.started(tp)
+	if p == nil || b.ahead(p, at) {
+		head, err := b.clusterHead(ctx, tp)
+		if err != nil {
+			return Resolution{}, unavailable(fmt.Errorf("ask the coordinator of %v for its head: %w", tp, err))
+		}
+		if at.After(head) {
+			return Resolution{Verdict: Unknown}, nil
+		}
+		if p == nil {
+			return Resolution{Verdict: FromCache}, nil // nothing has been read there, by anyone
+		}
+		if err := p.wait(ctx, func(l *ledger) bool { return l.started() && !at.After(l.head()) }); err != nil {
+			return Resolution{}, unavailable(fmt.Errorf("this node is behind on %v: %w", tp, err))
+		}
+	}
+	if r, done := p.resolveHere(at); done {
+		return r, nil
+	}
+	earliest, err := b.cfg.Offsets.Earliest(ctx, tp)
+	if err != nil {
+		return Resolution{}, unavailable(fmt.Errorf("ask Kafka for the first offset of %v: %w", tp, err))
+	}
+	return p.resolveFrom(at, earliest), nil
+}
+
+func (b *Bridge) ahead(p *partition, at Position) (ahead bool) {
+	p.view(func(l *ledger) { ahead = at.After(l.head()) })
+	return ahead
+}
+
+// resolveHere decides what needs no question to Kafka.
+func (p *partition) resolveHere(at Position) (Resolution, bool) {
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	o, ok := p.ledger.epochs.resolve(at)
+	if !ok {
+		return Resolution{Verdict: Unknown}, true
+	}
+	base := p.log.Bounds().Base
+	if at.Compare(base) >= 0 {
+		// The log knows what came after, gaps included.
+		return Resolution{Verdict: FromCache, At: at}, true
+	}
+	if place := p.ledger.epochs.before(o.Next); !o.Truncated && !o.Evicted && place.Compare(base) >= 0 {
+		return Resolution{Verdict: FromCache, At: place}, true
+	}
+	return Resolution{}, false
+}
+
+// resolveFrom decides for a position that has left the cache, knowing Kafka's first offset.
+func (p *partition) resolveFrom(at Position, earliest Offset) Resolution {
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	epochs := p.ledger.epochs
+	o, ok := epochs.resolve(at)
+	if !ok {
+		return Resolution{Verdict: Unknown}
+	}
+	earliest = min(earliest, p.ledger.next())
+	r := Resolution{Verdict: FromKafka, Offset: max(o.Next, earliest)}
+	r.At = epochs.before(r.Offset)
+	switch {
+	case o.Truncated:
+		r.Verdict, r.Reason, r.LostFrom, r.LostTo = Lost, ReasonTruncated, o.LostFrom, o.LostTo
+	case o.Next < earliest:
+		r.Verdict, r.Reason = Lost, ReasonEvicted
+		first, ok1 := epochs.position(o.Next)
+		last, ok2 := epochs.position(earliest - 1)
+		if ok1 && ok2 && !o.Evicted {
+			r.LostFrom, r.LostTo = first, last
+		}
+	case o.Evicted:
+		r.Verdict, r.Reason = Lost, ReasonEvicted
+	}
+	return r
+}
+
+// clusterHead returns the head of a partition as its coordinator knows it.
+func (b *Bridge) clusterHead(ctx context.Context, tp TopicPartition) (Position, error) {
+	for {
+		node, ok := b.cfg.Replicator.Leader(b.groupOf(tp))
+		err := errNoCoordinator
+		if ok {
+			var head Position
+			if node == b.cfg.Node {
+				head, err = b.LocalHead(ctx, tp)
+			} else {
+				head, err = b.cfg.Peers.Head(ctx, node, tp)
+			}
+			if err == nil {
+				return head, nil
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return Position{}, errors.Join(err, ctx.Err())
+		case <-time.After(coordinatorRetry):
+		}
+	}
+}
+
+var errNoCoordinator = errors.New("the coordinator is not known now")
+
+// coordinatorRetry is the pause before asking again who coordinates.
+const coordinatorRetry = 20 * time.Millisecond
+
+// LocalHead answers another node's question for a head. Only the coordinator knows it.
+func (b *Bridge) LocalHead(_ context.Context, tp TopicPartition) (head Position, err error) {
+	if b.lead(b.groupOf(tp)) == nil {
+		return Position{}, ErrNotCoordinator
+	}
+	if p := b.started(tp); p != nil {
+		p.view(func(l *ledger) { head = l.head() })
+	}
+	return head, nil
+}
+
+// Replay reads records from Kafka with their positions, from offset on, until emit returns an error
+// (ErrStop ends it well). It never shows a record that the cluster has not agreed on: at the ledger's
+// end it waits.
+func (b *Bridge) Replay(ctx context.Context, tp TopicPartition, from Offset, emit func(Replayed) error) error {
+	p := b.started(tp)
+	if p == nil {
+		return unavailable(fmt.Errorf("%v has not been read yet", tp))
+	}
+	return b.cfg.Replayer.Replay(ctx, tp, from, -1, func(f Fetched) error {
+		for {
+			var out Replayed
+			var reached Offset
+			p.view(func(l *ledger) {
+				reached = min(f.Next, l.next())
+				s := l.stampOld(f.Records, reached)
+				out.At = s.Head
+				out.Records = make([]ReplayedRecord, len(s.Records))
+				for i, r := range s.Records {
+					out.Records[i] = ReplayedRecord{Record: r, Pos: s.Positions[i]}
+				}
+			})
+			if err := emit(out); err != nil {
+				return err
+			}
+			if reached >= f.Next {
+				return nil
+			}
+			for len(f.Records) > 0 && f.Records[0].Offset < reached {
+				f.Records = f.Records[1:]
+			}
+			if err := p.wait(ctx, func(l *ledger) bool { return l.next() > reached }); err != nil {
+				return err
+			}
+		}
+	})
+}

@@ -1,0 +1,117 @@
+package bridge
+
+import (
+	"encoding/binary"
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// snapshotFormat is the first byte of a group's snapshot. Format 1: count, then for each partition by
+// name its ledger: tp, topic id, partitions, scattered, term, epochs, message ids, dropped offsets.
+const snapshotFormat = 1
+
+// encodeLedgers returns the snapshot of a group. Its size is a few dozen bytes a partition, and up to
+// 24 bytes for each message id that the partition remembers.
+func encodeLedgers(ledgers map[TopicPartition]*ledger) []byte {
+	tps := make([]TopicPartition, 0, len(ledgers))
+	for tp := range ledgers {
+		tps = append(tps, tp)
+	}
+	slices.SortFunc(tps, compareTP) // the same state gives the same bytes
+	b := []byte{snapshotFormat}
+	b = binary.AppendUvarint(b, uint64(len(tps)))
+	for _, tp := range tps {
+		b = ledgers[tp].appendTo(appendTP(b, tp))
+	}
+	return b
+}
+
+func compareTP(a, b TopicPartition) int {
+	if c := strings.Compare(a.Topic, b.Topic); c != 0 {
+		return c
+	}
+	return int(a.Partition) - int(b.Partition)
+}
+
+func (l *ledger) appendTo(b []byte) []byte {
+	b = append(b, l.topic[:]...)
+	b = binary.AppendUvarint(b, uint64(l.partitions))
+	if l.scattered {
+		b = append(b, 1)
+	} else {
+		b = append(b, 0)
+	}
+	b = binary.AppendUvarint(b, uint64(l.term))
+	b = appendEpochs(b, l.epochs)
+	mids := l.mids.entries()
+	b = binary.AppendUvarint(b, uint64(len(mids)))
+	for _, m := range mids {
+		b = append(b, m.Key[:]...)
+		b = binary.AppendVarint(b, int64(m.Offset))
+	}
+	b = binary.AppendUvarint(b, uint64(len(l.dropped)))
+	for _, o := range l.dropped {
+		b = binary.AppendVarint(b, int64(o))
+	}
+	return b
+}
+
+// decodeLedgers reads what encodeLedgers wrote.
+func decodeLedgers(b []byte) (map[TopicPartition]*ledger, error) {
+	r := &reader{b: b}
+	if f := r.byte(); r.err == nil && f != snapshotFormat {
+		return nil, fmt.Errorf("snapshot of format %d: this build reads format %d", f, snapshotFormat)
+	}
+	const minLedger = 24
+	n := r.count(minLedger)
+	ledgers := make(map[TopicPartition]*ledger)
+	for range n {
+		tp := r.tp()
+		l := r.ledger()
+		if r.err != nil {
+			break
+		}
+		if _, twice := ledgers[tp]; twice {
+			return nil, fmt.Errorf("snapshot: %v is there twice", tp)
+		}
+		ledgers[tp] = l
+	}
+	if err := r.done("snapshot"); err != nil {
+		return nil, err
+	}
+	return ledgers, nil
+}
+
+func (r *reader) ledger() *ledger {
+	l := &ledger{topic: r.topicID(), partitions: r.int32(), scattered: r.byte() == 1, term: Term(r.uvarint()), epochs: r.epochs()}
+	if len(l.epochs) == 0 {
+		r.fail()
+	}
+	mids := r.count(17)
+	if mids > midWindowSize {
+		r.fail()
+	}
+	for range mids {
+		var k midKey
+		copy(k[:], r.take(uint64(len(k))))
+		o := r.offset()
+		if r.err != nil {
+			return nil
+		}
+		if _, twice := l.mids.find(k); twice {
+			r.fail()
+			return nil
+		}
+		l.mids.add(k, o)
+	}
+	dropped := r.count(1)
+	if dropped > maxDropped {
+		r.fail()
+		return nil
+	}
+	for range dropped {
+		l.dropped = append(l.dropped, r.offset())
+	}
+	return l
+}
