@@ -1,0 +1,267 @@
+package kafkaio
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"github.com/tidewire/tidewire/bridge"
+	"github.com/tidewire/tidewire/kafkaio/kafkatest"
+)
+
+// waitTimeout bounds every wait for a condition; it is reached only when a test fails.
+const waitTimeout = 30 * time.Second
+
+// rig is the reading side as a node wires it, and a sink that keeps all it is told.
+type rig struct {
+	t       testing.TB
+	client  *Client
+	topics  *Topics
+	offsets *Offsets
+	feed    *Feed
+	logs    *logBuffer
+
+	mu     sync.Mutex
+	change chan struct{}                  // closed and replaced at each change
+	hold   map[bridge.TopicPartition]bool // Fetched of these are not given back
+	runs   map[bridge.TopicPartition]uint64
+	got    map[bridge.TopicPartition][]bridge.Fetched
+	outs   []bridge.OffsetOutOfRangeError
+	metas  []map[string]bridge.TopicMeta
+	faults []string
+}
+
+// logBuffer keeps what was logged, by line.
+type logBuffer struct {
+	mu    sync.Mutex
+	lines []string
+}
+
+func (l *logBuffer) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.lines = append(l.lines, strings.TrimSpace(string(b)))
+	return len(b), nil
+}
+
+func (l *logBuffer) with(parts ...string) (n int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, line := range l.lines {
+		if !slices.ContainsFunc(parts, func(p string) bool { return !strings.Contains(line, p) }) {
+			n++
+		}
+	}
+	return n
+}
+
+// newRig starts the reading side against brokers for topics (a list of selectors).
+func newRig(t testing.TB, brokers []string, topics string) *rig {
+	t.Helper()
+	r := &rig{
+		t: t, logs: &logBuffer{}, change: make(chan struct{}),
+		hold: map[bridge.TopicPartition]bool{},
+		runs: map[bridge.TopicPartition]uint64{},
+		got:  map[bridge.TopicPartition][]bridge.Fetched{},
+	}
+	sel, err := ParseSelectors(topics)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.client, err = NewClient(Config{Brokers: brokers, Log: zerolog.New(r.logs)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.topics = NewTopics(r.client, TopicsConfig{Expose: sel, Listener: func(m map[string]bridge.TopicMeta) {
+		r.changed(func() { r.metas = append(r.metas, m) })
+	}})
+	r.offsets = NewOffsets(r.client, r.topics)
+	r.feed = NewFeed(r.client, r.topics, r.offsets, r, FeedConfig{})
+	ctx, cancel := context.WithCancel(context.Background())
+	var wg sync.WaitGroup
+	wg.Go(func() { r.topics.Run(ctx) })
+	wg.Go(func() { r.feed.Run(ctx) })
+	t.Cleanup(func() {
+		cancel()
+		wg.Wait()
+		r.offsets.Close()
+		_ = r.client.Close()
+		if t.Failed() {
+			t.Log(strings.Join(r.logs.lines, "\n"))
+		}
+		for _, f := range r.faults {
+			t.Error(f)
+		}
+	})
+	if err := r.topics.Refresh(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+func (r *rig) changed(fn func()) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	fn()
+	close(r.change)
+	r.change = make(chan struct{})
+}
+
+// Fetched checks what holds for every call, keeps f, and gives it back unless its partition is held.
+func (r *rig) Fetched(run uint64, f bridge.Fetched) {
+	var hold bool
+	r.changed(func() {
+		all := r.got[f.TP]
+		if run == r.runs[f.TP] && len(all) > 0 && all[len(all)-1].Next != f.From {
+			r.faults = append(r.faults, fmt.Sprintf("%s: [%d,%d) follows %d", f.TP, f.From, f.Next, all[len(all)-1].Next))
+		}
+		last := f.From - 1
+		for _, rec := range f.Records {
+			if rec.Offset <= last || rec.Offset >= f.Next {
+				r.faults = append(r.faults, fmt.Sprintf("%s: record %d in [%d,%d) after %d", f.TP, rec.Offset, f.From, f.Next, last))
+			}
+			last = rec.Offset
+		}
+		if f.Next <= f.From {
+			r.faults = append(r.faults, fmt.Sprintf("%s: empty [%d,%d)", f.TP, f.From, f.Next))
+		}
+		r.got[f.TP] = append(all, f)
+		hold = r.hold[f.TP]
+	})
+	if !hold {
+		r.feed.Done(f.TP, run)
+	}
+}
+
+func (r *rig) OutOfRange(run uint64, tp bridge.TopicPartition, at, lo, hi bridge.Offset) {
+	r.changed(func() {
+		r.outs = append(r.outs, bridge.OffsetOutOfRangeError{TP: tp, At: at, LogStart: lo, LogEnd: hi})
+	})
+}
+
+func (r *rig) start(tp bridge.TopicPartition, from bridge.Offset) uint64 {
+	run := r.feed.Start(tp, from)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.runs[tp] = run
+	return run
+}
+
+// until waits for cond, which is called with the rig locked.
+func (r *rig) until(what string, cond func() bool) {
+	r.t.Helper()
+	r.within(waitTimeout, what, cond)
+}
+
+func (r *rig) within(d time.Duration, what string, cond func() bool) {
+	r.t.Helper()
+	timeout := time.After(d)
+	for {
+		r.mu.Lock()
+		ok, change := cond(), r.change
+		r.mu.Unlock()
+		if ok {
+			return
+		}
+		select {
+		case <-change:
+		case <-timeout:
+			r.t.Fatalf("within %v this did not come: %s", d, what)
+		}
+	}
+}
+
+// records are all records of tp so far; the rig is locked.
+func (r *rig) records(tp bridge.TopicPartition) (all []bridge.Record) {
+	for _, f := range r.got[tp] {
+		all = append(all, f.Records...)
+	}
+	return all
+}
+
+func (r *rig) next(tp bridge.TopicPartition) bridge.Offset {
+	if all := r.got[tp]; len(all) > 0 {
+		return all[len(all)-1].Next
+	}
+	return 0
+}
+
+func (r *rig) untilNext(tp bridge.TopicPartition, next bridge.Offset) {
+	r.t.Helper()
+	r.until(fmt.Sprintf("%s read up to %d", tp, next), func() bool { return r.next(tp) >= next })
+}
+
+func (r *rig) latest(tp bridge.TopicPartition) bridge.Offset {
+	r.t.Helper()
+	off, err := r.offsets.Latest(r.t.Context(), tp)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return off
+}
+
+// describe writes a record so that two can be compared as text; nil and empty differ.
+func describe(p int32, off, ts int64, key, value []byte, headers []bridge.Header) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%d/%d %d %#v=%#v", p, off, ts, key, value)
+	for _, h := range headers {
+		fmt.Fprintf(&b, " %q=%#v", h.Key, h.Value)
+	}
+	return b.String()
+}
+
+func describeOurs(p int32, recs []bridge.Record) (out []string) {
+	for _, r := range recs {
+		out = append(out, describe(p, int64(r.Offset), r.Timestamp, r.Key, r.Value, r.Headers))
+	}
+	return out
+}
+
+func describeTheirs(recs []kafkatest.Record) (out []string) {
+	for _, r := range recs {
+		var hs []bridge.Header
+		for _, h := range r.Headers {
+			hs = append(hs, bridge.Header{Key: h.Key, Value: h.Value})
+		}
+		out = append(out, describe(r.Partition, r.Offset, r.Timestamp.UnixMilli(), r.Key, r.Value, hs))
+	}
+	return out
+}
+
+// equalToReference reads the topic to its end through the Feed and compares it with what kgo reads.
+func (r *rig) equalToReference(brokers []string, topic string, partitions int32) {
+	r.t.Helper()
+	want := describeTheirs(kafkatest.ReadCommitted(r.t, brokers, topic))
+	var got []string
+	for p := range partitions {
+		tp := bridge.TopicPartition{Topic: topic, Partition: p}
+		r.untilNext(tp, r.latest(tp))
+		r.mu.Lock()
+		got = append(got, describeOurs(p, r.records(tp))...)
+		r.mu.Unlock()
+	}
+	if !slices.Equal(got, want) {
+		for i := range max(len(got), len(want)) {
+			if i >= len(got) || i >= len(want) || got[i] != want[i] {
+				r.t.Fatalf("record %d of %d (want %d) differs:\n got %s\nwant %s", i, len(got), len(want),
+					at(got, i), at(want, i))
+			}
+		}
+	}
+	if len(want) == 0 {
+		r.t.Fatal("there was nothing to compare")
+	}
+}
+
+func at(s []string, i int) string {
+	if i < len(s) {
+		return s[i]
+	}
+	return "nothing"
+}
