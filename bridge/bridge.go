@@ -53,7 +53,8 @@ type Bridge struct {
 	log  zerolog.Logger
 	feed Feed
 
-	starting atomic.Bool // until the node was ready once: snapshots lead to filling
+	wired    chan struct{} // closed once Replicator and Peers are there
+	starting atomic.Bool   // until the node was ready once: snapshots lead to filling
 
 	mu        sync.RWMutex
 	parts     map[TopicPartition]*partition
@@ -77,10 +78,14 @@ func New(cfg Config) *Bridge {
 		log:       cfg.Log,
 		parts:     make(map[TopicPartition]*partition),
 		topics:    make(map[string]TopicMeta),
+		wired:     make(chan struct{}),
 		known:     make(chan struct{}),
 		atFirst:   make(map[string]int32),
 		scattered: make(map[string]bool),
 		leads:     make(map[GroupID]*lead),
+	}
+	if cfg.Replicator != nil && cfg.Peers != nil {
+		close(b.wired)
 	}
 	b.fills = newFiller(b)
 	b.starting.Store(true)
@@ -90,8 +95,13 @@ func New(cfg Config) *Bridge {
 // SetFeed gives the Bridge its Feed, which needs the Bridge as its sink.
 func (b *Bridge) SetFeed(f Feed) { b.feed = f }
 
-// Wire gives the Bridge what can only be made with it: the replication it is the state machine of.
-func (b *Bridge) Wire(r Replicator, p Peers) { b.cfg.Replicator, b.cfg.Peers = r, p }
+// Wire gives the Bridge what can only be made with it: the replication that it is the state machine of,
+// which calls it as soon as it is opened. Leads begin after Wire; entries are applied before, too. Call
+// it once, unless Config had both.
+func (b *Bridge) Wire(r Replicator, p Peers) {
+	b.cfg.Replicator, b.cfg.Peers = r, p
+	close(b.wired)
+}
 
 // OnTopics sets a function that is called whenever topics came, went or changed. Set before Run.
 func (b *Bridge) OnTopics(f func()) { b.onTopics = f }

@@ -73,6 +73,11 @@ const (
 
 // Lead implements StateMachine: it holds the coordinator's role until ctx ends.
 func (b *Bridge) Lead(ctx context.Context, group GroupID, term Term) {
+	select {
+	case <-b.wired:
+	case <-ctx.Done():
+		return
+	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	l := &lead{
