@@ -26,7 +26,7 @@ type lead struct {
 	lost    []outOfRange
 	restart map[TopicPartition]uint64 // partitions to read again from the ledger, by the run that failed
 
-	lag     map[TopicPartition]int64  // offsets in Kafka not yet fetched, as of the last fetch
+	lag map[TopicPartition]int64 // offsets in Kafka not yet fetched, as of the last fetch
 
 	reads map[TopicPartition]*readState // owned by run
 
