@@ -69,6 +69,7 @@ type cluster struct {
 	options  Options
 	nodes    []*node
 	certs    certFiles
+	training bool // may write a class archive, see archive.go
 
 	mu sync.Mutex // guards the node.proc
 }
@@ -96,7 +97,7 @@ func Start(t testing.TB, o Options) *Cluster {
 		return &Cluster{t: t, k: &cluster{external: external}}
 	}
 	begin := time.Now()
-	k, err := start(o, t.TempDir())
+	k, err := start(o, t.TempDir(), false)
 	if err != nil {
 		fail(t, err)
 	}
@@ -148,8 +149,9 @@ func (k *cluster) view(t testing.TB) *Cluster {
 }
 
 // start makes a cluster in dir and waits for it. Ports are free only until
-// somebody takes them, so it tries again when that is what went wrong.
-func start(o Options, dir string) (*cluster, error) {
+// somebody takes them, so it tries again when that is what went wrong. training
+// lets it write a class archive.
+func start(o Options, dir string, training bool) (*cluster, error) {
 	if o.Version == "" {
 		o.Version = "4"
 	}
@@ -159,7 +161,7 @@ func start(o Options, dir string) (*cluster, error) {
 		return nil, err
 	}
 	for try := 1; ; try++ {
-		k := &cluster{source: src, options: o, dir: filepath.Join(dir, "try"+strconv.Itoa(try))}
+		k := &cluster{source: src, options: o, training: training, dir: filepath.Join(dir, "try"+strconv.Itoa(try))}
 		err := k.start()
 		if err == nil {
 			return k, nil
@@ -259,7 +261,8 @@ func (k *cluster) launch(n *node) error {
 	if k.source.image != "" {
 		container = fmt.Sprintf("tidewire-test-%d-%d-%d", os.Getpid(), n.plain, n.starts)
 	}
-	cmd := k.source.command(context.Background(), k.dir, container, "info", "kafka.Kafka",
+	flags := append(k.archiveFlags(), logLevel("info"))
+	cmd := k.source.command(context.Background(), k.dir, container, flags, "kafka.Kafka",
 		filepath.Join(n.dir, "server.properties"))
 	cmd.Dir = n.dir
 	p, err := startProcess(cmd, container, n.log)

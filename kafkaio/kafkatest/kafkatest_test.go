@@ -121,6 +121,7 @@ func TestCompaction(t *testing.T) {
 
 // TestRestart stops, kills and starts the only broker: ports and records stay.
 func TestRestart(t *testing.T) {
+	t.Parallel()
 	EachVersion(t, func(t *testing.T, version string) {
 		c := Start(t, Options{Version: version, Config: map[string]string{"message.max.bytes": "2000"}})
 		topic := Topic(t)
@@ -139,7 +140,8 @@ func TestRestart(t *testing.T) {
 		equal(t, "brokers", c.Brokers(), brokers)
 		equal(t, "records", values(ReadCommitted(t, c.Brokers(), topic)), []string{"a", "b", "c"})
 		// Config reaches the broker.
-		err := p.Client.ProduceSync(context.Background(), rec(topic, "k", strings.Repeat("x", 4000))).FirstErr()
+		raw := NewProducer(t, c.Brokers(), kgo.ProducerBatchCompression(kgo.NoCompression()))
+		err := raw.Client.ProduceSync(context.Background(), rec(topic, "k", strings.Repeat("x", 4000))).FirstErr()
 		if !errors.Is(err, kerr.MessageTooLarge) {
 			t.Fatalf("a record over message.max.bytes: %v", err)
 		}
@@ -148,6 +150,7 @@ func TestRestart(t *testing.T) {
 
 // TestThreeBrokers kills the leader of a partition and goes on with another.
 func TestThreeBrokers(t *testing.T) {
+	t.Parallel()
 	EachVersion(t, func(t *testing.T, version string) {
 		c := Start(t, Options{Version: version, Brokers: 3})
 		topic := Topic(t)
@@ -170,6 +173,7 @@ func TestThreeBrokers(t *testing.T) {
 // TestSASL logs in by each mechanism over TLS, is refused with a wrong password
 // and without the authority's certificate, and uses a client certificate.
 func TestSASL(t *testing.T) {
+	t.Parallel()
 	EachVersion(t, func(t *testing.T, version string) {
 		c := Start(t, Options{Version: version, SASL: true})
 		ca, err := os.ReadFile(c.CAFile)

@@ -22,6 +22,13 @@ func (k *cluster) properties(n *node) string {
 		voters = append(voters, fmt.Sprintf("%d@%s", v.id, loopback(v.controller)))
 	}
 	replicas := fmt.Sprint(min(k.options.Brokers, 3))
+	// After a restart the controller lets a broker in only once the session of its
+	// predecessor has run out. A lone broker has no other to hand over to, so its
+	// session need only outlast the pauses of a busy machine.
+	session := "3000"
+	if k.options.Brokers == 1 {
+		session = "1500"
+	}
 	p := map[string]string{
 		"process.roles":                  "broker,controller",
 		"node.id":                        fmt.Sprint(n.id),
@@ -46,8 +53,8 @@ func (k *cluster) properties(n *node) string {
 
 		"group.initial.rebalance.delay.ms": "0",
 
-		"broker.heartbeat.interval.ms":                                "500",
-		"broker.session.timeout.ms":                                   "3000",
+		"broker.heartbeat.interval.ms":                                "300",
+		"broker.session.timeout.ms":                                   session,
 		"log.cleaner.dedupe.buffer.size":                              "8388608",
 		"log.cleaner.backoff.ms":                                      "500",
 		"log.initial.task.delay.ms":                                   "500",

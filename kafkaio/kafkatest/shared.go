@@ -41,7 +41,7 @@ func stopShared() {
 	defer shared.Unlock()
 	for _, s := range shared.by {
 		if s.k != nil {
-			s.k.kill()
+			s.k.finish()
 		}
 	}
 	shared.by = nil
@@ -97,7 +97,7 @@ func startShared(t testing.TB, version string) *sharedCluster {
 		return s
 	}
 	begin := time.Now()
-	s.k, s.err = start(Options{Version: version}, dir)
+	s.k, s.err = start(Options{Version: version}, dir, true)
 	if s.err == nil {
 		t.Logf("shared Kafka %s ready after %v", version, time.Since(begin).Round(time.Millisecond))
 	}

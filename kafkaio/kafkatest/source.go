@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -69,6 +70,7 @@ type source struct {
 	version string // as in Options.Version
 	jars    string // folder of jars, for the local JVM
 	java    string // the JVM's launcher
+	archive string // class data sharing archive of java and jars, see archive.go
 	image   string // Docker image
 
 	mu         sync.Mutex
@@ -112,7 +114,7 @@ func lookForSource(version string) (*source, error) {
 	if jvmErr == nil {
 		jars, err := fetchJars(scripts, version)
 		if err == nil {
-			return &source{version: version, jars: jars, java: java}, nil
+			return &source{version: version, jars: jars, java: java, archive: archiveFile(java, jars)}, nil
 		}
 		jvmErr = err
 	}
@@ -207,14 +209,18 @@ var jvmFlags = []string{
 	"-Dorg.slf4j.simpleLogger.log.kafka.server.KafkaConfig=warn",
 }
 
+// logLevel is the JVM flag for the least severe messages to print to stderr.
+func logLevel(level string) string { return "-Dorg.slf4j.simpleLogger.defaultLogLevel=" + level }
+
 // command returns the command that runs a Java class of this Kafka. dir is the
 // folder whose files the class reads and writes. name, which may be empty, is a
-// name for the container when there is one. level is the log level.
-func (s *source) command(ctx context.Context, dir, name, level, class string, args ...string) *exec.Cmd {
-	java := append([]string{}, jvmFlags...)
-	java = append(java, "-Dorg.slf4j.simpleLogger.defaultLogLevel="+level)
+// name for the container when there is one. flags are for the JVM.
+func (s *source) command(ctx context.Context, dir, name string, flags []string, class string, args ...string) *exec.Cmd {
+	java := append(slices.Clone(jvmFlags), flags...)
 	if s.image == "" {
-		java = append(java, "-cp", filepath.Join(s.jars, "*"), class)
+		// Named one by one, as an archive holds for one order of the jars.
+		jars, _ := filepath.Glob(filepath.Join(s.jars, "*.jar")) // errs only on a bad pattern
+		java = append(java, "-cp", strings.Join(jars, string(filepath.ListSeparator)), class)
 		return exec.CommandContext(ctx, s.java, append(java, args...)...)
 	}
 	run := []string{
@@ -258,7 +264,7 @@ func (s *source) format(properties string) ([]byte, error) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), toolTimeout)
 	defer cancel()
-	out, err := s.command(ctx, dir, "", "warn", "kafka.tools.StorageTool",
+	out, err := s.command(ctx, dir, "", []string{logLevel("warn")}, "kafka.tools.StorageTool",
 		"format", "--cluster-id", clusterID, "--config", file).CombinedOutput()
 	if err != nil {
 		return nil, fmt.Errorf("format storage: %w: %s", err, out)

@@ -28,7 +28,7 @@ func (c *Cluster) Tool(class string, args ...string) (string, error) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), toolTimeout)
 	defer cancel()
-	return runTool(src.command(ctx, dir, "", "warn", class, args...))
+	return runTool(src.command(ctx, dir, "", []string{logLevel("warn")}, class, args...))
 }
 
 func runTool(cmd *exec.Cmd) (string, error) {
