@@ -95,6 +95,9 @@ func New(cfg Config) *Bridge {
 // SetFeed gives the Bridge its Feed, which needs the Bridge as its sink.
 func (b *Bridge) SetFeed(f Feed) { b.feed = f }
 
+// SetCommitted gives the Bridge the group's commits, which need the Bridge too. Before Wire.
+func (b *Bridge) SetCommitted(s OffsetStore) { b.cfg.Committed = s }
+
 // Wire gives the Bridge what can only be made with it: the replication that it is the state machine of,
 // which calls it as soon as it is opened. Leads begin after Wire; entries are applied before, too. Call
 // it once, unless Config had both.
