@@ -323,7 +323,6 @@ func waitBroker(ctx context.Context, p *process, addr string, want map[int32]boo
 	defer cl.Close()
 	tick := time.NewTicker(pollInterval)
 	defer tick.Stop()
-	last := errors.New("no answer yet")
 	for {
 		req := kmsg.NewPtrMetadataRequest()
 		req.Topics = []kmsg.MetadataRequestTopic{}
@@ -343,12 +342,11 @@ func waitBroker(ctx context.Context, p *process, addr string, want map[int32]boo
 			}
 			err = fmt.Errorf("it knows of %d of %d brokers", seen, len(want))
 		}
-		last = err
 		select {
 		case <-p.exited:
 			return fmt.Errorf("its process ended: %w", p.err)
 		case <-ctx.Done():
-			return fmt.Errorf("%w: %w", ctx.Err(), last)
+			return fmt.Errorf("%w: %w", ctx.Err(), err)
 		case <-tick.C:
 		}
 	}

@@ -165,7 +165,9 @@ func TestThreeBrokers(t *testing.T) {
 		if now := c.Leader(topic, 0); now == leader {
 			t.Fatalf("broker %d leads still", now)
 		}
+		begin = time.Now()
 		c.StartBroker(leader)
+		t.Logf("killed broker back after %v", time.Since(begin).Round(time.Millisecond))
 		equal(t, "records", values(ReadCommitted(t, c.Brokers(), topic)), []string{"a", "b"})
 	})
 }

@@ -50,16 +50,6 @@ func startProcess(cmd *exec.Cmd, container, log string) (*process, error) {
 	return p, nil
 }
 
-// running reports whether the process has not ended yet.
-func (p *process) running() bool {
-	select {
-	case <-p.exited:
-		return false
-	default:
-		return true
-	}
-}
-
 // stop asks the process to end in order, waits for at most grace, and kills it
 // if it is still there. It reports whether it ended by itself.
 func (p *process) stop(grace time.Duration) bool {

@@ -239,14 +239,29 @@ func (s *source) command(ctx context.Context, dir, name string, flags []string, 
 // bootstrapCheckpoint returns what StorageTool puts into a freshly formatted
 // metadata folder: the feature levels this release starts with. It is the same
 // for every node of every cluster, and a JVM's start dear, so one run a version
-// serves all.
+// serves all, kept beside the jars.
 func (s *source) bootstrapCheckpoint(properties string) ([]byte, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.bootstrap != nil || s.bootstrapE != nil {
 		return s.bootstrap, s.bootstrapE
 	}
+	kept := filepath.Join(s.jars, "bootstrap.checkpoint")
+	if s.jars != "" {
+		if b, err := os.ReadFile(kept); err == nil && len(b) > 0 {
+			s.bootstrap = b
+			return b, nil
+		}
+	}
 	s.bootstrap, s.bootstrapE = s.format(properties)
+	if s.jars != "" && s.bootstrapE == nil {
+		// Renamed into place, as other test binaries may do the same now. If that
+		// fails, they run the tool for themselves.
+		part := fmt.Sprintf("%s.%d", kept, os.Getpid())
+		if os.WriteFile(part, s.bootstrap, 0o600) == nil {
+			_ = os.Rename(part, kept)
+		}
+	}
 	return s.bootstrap, s.bootstrapE
 }
 
