@@ -60,7 +60,7 @@ const (
 	maxOpen = 2
 	// Between tries after an error: from minReadBackoff, doubled each time, to maxReadBackoff.
 	minReadBackoff = 50 * time.Millisecond
-	maxReadBackoff  = time.Second
+	maxReadBackoff = time.Second
 )
 
 func readBackoff(fails int) time.Duration {
