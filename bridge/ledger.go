@@ -146,10 +146,13 @@ func (l *ledger) reset(term Term, op resetOp) bool {
 	if !l.started() || l.next() != op.Expect {
 		return false
 	}
+	// Offsets may name other records from here on: what was known by offset is void. A publish whose
+	// record is gone from Kafka may be written again.
+	gone := func(o Offset) bool { return o >= op.First || op.Topic != l.topic }
+	l.dropped = slices.DeleteFunc(l.dropped, gone)
+	l.mids.forget(gone)
 	l.open(term, op.First)
 	l.topic = op.Topic
-	// Offsets may name other records from here on: what was known by offset is void.
-	l.dropped = slices.DeleteFunc(l.dropped, func(o Offset) bool { return o >= op.First })
 	return true
 }
 

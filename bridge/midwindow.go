@@ -81,3 +81,14 @@ func (w *midWindow) entries() []midEntry {
 	out = append(out, w.ring[w.head:]...)
 	return append(out, w.ring[:w.head]...)
 }
+
+// forget removes the ids whose records are gone.
+func (w *midWindow) forget(gone func(Offset) bool) {
+	kept := midWindow{}
+	for _, e := range w.entries() {
+		if !gone(e.Offset) {
+			kept.add(e.Key, e.Offset)
+		}
+	}
+	*w = kept
+}
