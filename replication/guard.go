@@ -1,0 +1,162 @@
+package replication
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/raft"
+)
+
+// errBadMessage: a peer sent a Raft message that no correct node sends.
+var errBadMessage = errors.New("malformed Raft message")
+
+// errDraining: this node is stopping and takes no leadership.
+var errDraining = errors.New("node is stopping and takes no leadership")
+
+// guard is a group's raft.Transport: the library's own, with a look at every message from outside
+// before the library sees it. The library trusts its peers: a nil entry, an unknown entry type or an
+// undecodable configuration makes it panic, and entries out of order would be stored. Heartbeats do not
+// pass here (they carry nothing).
+//
+// It is also the door through which this node tells its own group to campaign (campaign).
+type guard struct {
+	*raft.NetworkTransport
+	out      chan raft.RPC
+	done     chan struct{}
+	once     sync.Once
+	wg       sync.WaitGroup
+	draining func() bool
+}
+
+func newGuard(t *raft.NetworkTransport, draining func() bool) *guard {
+	g := &guard{NetworkTransport: t, out: make(chan raft.RPC), done: make(chan struct{}), draining: draining}
+	g.wg.Add(1)
+	go g.run()
+	return g
+}
+
+func (g *guard) run() {
+	defer g.wg.Done()
+	for {
+		select {
+		case rpc := <-g.NetworkTransport.Consumer():
+			if err := g.check(rpc); err != nil {
+				rpc.Respond(nil, err)
+				continue
+			}
+			select {
+			case g.out <- rpc:
+			case <-g.done:
+				return
+			}
+		case <-g.done:
+			return
+		}
+	}
+}
+
+// Consumer gives the library the messages that passed.
+func (g *guard) Consumer() <-chan raft.RPC { return g.out }
+
+// Close ends the transport; the goroutine behind it has ended when it returns.
+func (g *guard) Close() error {
+	g.once.Do(func() { close(g.done) })
+	err := g.NetworkTransport.Close()
+	g.NetworkTransport.CloseStreams()
+	g.wg.Wait()
+	return err
+}
+
+// campaign makes this node's group start an election at once, without a pre-vote and with the right to
+// be voted for by nodes that believe their leader alive: the library's TimeoutNow, sent to ourselves.
+// It reports whether the group took the message within timeout.
+func (g *guard) campaign(timeout time.Duration) bool {
+	t := time.NewTimer(timeout)
+	defer t.Stop()
+	answer := make(chan raft.RPCResponse, 1)
+	rpc := raft.RPC{
+		Command:  &raft.TimeoutNowRequest{RPCHeader: raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax}},
+		RespChan: answer,
+	}
+	select {
+	case g.out <- rpc:
+		return true
+	case <-t.C:
+	case <-g.done:
+	}
+	return false
+}
+
+func (g *guard) check(rpc raft.RPC) error {
+	switch m := rpc.Command.(type) {
+	case *raft.AppendEntriesRequest:
+		return checkAppend(m)
+	case *raft.InstallSnapshotRequest:
+		if m.Size < 0 || m.Size > maxRaftMessage {
+			return fmt.Errorf("%w: snapshot of %d bytes", errBadMessage, m.Size)
+		}
+		if m.SnapshotVersion < 1 || m.SnapshotVersion > raft.SnapshotVersionMax {
+			return fmt.Errorf("%w: snapshot version %d", errBadMessage, m.SnapshotVersion)
+		}
+		return checkConfiguration(m.Configuration)
+	case *raft.TimeoutNowRequest:
+		if g.draining() {
+			return errDraining
+		}
+	}
+	return nil
+}
+
+func checkAppend(m *raft.AppendEntriesRequest) error {
+	if len(m.Entries) > maxAppendEntries {
+		return fmt.Errorf("%w: %d entries", errBadMessage, len(m.Entries))
+	}
+	next := m.PrevLogEntry + 1
+	for _, e := range m.Entries {
+		switch {
+		case e == nil:
+			return fmt.Errorf("%w: entry without content", errBadMessage)
+		case e.Index != next:
+			return fmt.Errorf("%w: entry %d where %d was due", errBadMessage, e.Index, next)
+		case e.Term > m.Term:
+			return fmt.Errorf("%w: entry of term %d in a message of term %d", errBadMessage, e.Term, m.Term)
+		}
+		if err := checkEntry(e); err != nil {
+			return err
+		}
+		next++
+	}
+	return nil
+}
+
+// checkEntry says whether the library can take in an entry.
+func checkEntry(e *raft.Log) error {
+	switch e.Type {
+	case raft.LogCommand:
+		if len(e.Data) > MaxEntry {
+			return fmt.Errorf("%w: entry of %d bytes", errBadMessage, len(e.Data))
+		}
+	case raft.LogNoop, raft.LogBarrier:
+	case raft.LogConfiguration:
+		return checkConfiguration(e.Data)
+	default:
+		return fmt.Errorf("%w: entry of type %d", errBadMessage, e.Type)
+	}
+	return nil
+}
+
+// checkConfiguration: the library offers no decoder that returns an error.
+func checkConfiguration(data []byte) (err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("%w: configuration: %v", errBadMessage, r)
+		}
+	}()
+	c := raft.DecodeConfiguration(data)
+	if len(c.Servers) == 0 {
+		return fmt.Errorf("%w: configuration without servers", errBadMessage)
+	}
+	return nil
+}

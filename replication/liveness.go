@@ -1,0 +1,217 @@
+package replication
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"github.com/tidewire/tidewire/bridge"
+)
+
+// Each node holds one connection to each other node for nothing but to see it break. After the preface
+//
+//	answer:  1 byte length, node id, 8 bytes incarnation (random, of the process), big-endian
+//	then:    the asking side sends a byte every PingEvery; the other side sends each back
+//
+// A process that dies closes its sockets, so the break is known in a millisecond. It counts as a death
+// when an immediate redial is refused, or reaches another incarnation: a connection may break for other
+// reasons. A peer that only falls silent (SIGSTOP, a cable) is no longer alive after Silence, but whether
+// that costs it a leadership also depends on Raft's own heartbeats (takeover.go).
+const (
+	// livenessIdle is when the answering side gives up a connection.
+	livenessIdle = 30 * time.Second
+	// redialEvery is the period of dialling a peer that is away.
+	redialEvery = 200 * time.Millisecond
+	// handshakeTimeout is how long a peer may take to answer a redial. A process that is stopped still
+	// accepts connections, by its kernel, but does not answer.
+	handshakeTimeout = 500 * time.Millisecond
+)
+
+// answerLiveness serves one liveness connection until it breaks.
+func (n *Node) answerLiveness(_ context.Context, c net.Conn) {
+	defer func() { _ = c.Close() }()
+	hello := append([]byte{byte(len(n.cfg.NodeID))}, n.cfg.NodeID...)
+	hello = binary.BigEndian.AppendUint64(hello, n.incarnation)
+	buf := make([]byte, 64)
+	out := hello
+	for {
+		_ = c.SetDeadline(time.Now().Add(livenessIdle))
+		if _, err := c.Write(out); err != nil {
+			return
+		}
+		k, err := c.Read(buf)
+		if err != nil {
+			return
+		}
+		out = buf[:k]
+	}
+}
+
+// death is how a peer was lost.
+type death int
+
+const (
+	deathClosed death = iota // its process is gone
+	deathSilent              // it does not answer
+)
+
+func (d death) String() string {
+	if d == deathSilent {
+		return "silent"
+	}
+	return "gone"
+}
+
+// watcher holds the connection to one peer.
+type watcher struct {
+	peer   Peer
+	dialer dialer
+	cfg    Config
+	log    zerolog.Logger
+	born   func()       // the peer is there (again)
+	died   func(death)  // it is not any more; must return soon
+	since  atomic.Int64 // unix nanoseconds since when it is alive; 0: it is not
+	known  uint64       // its last incarnation
+}
+
+// alive says since when the peer has been there.
+func (w *watcher) alive() (time.Time, bool) {
+	ns := w.since.Load()
+	return time.Unix(0, ns), ns != 0
+}
+
+func (w *watcher) run(ctx context.Context) {
+	for ctx.Err() == nil {
+		c, incarnation, err := w.connect(ctx)
+		if ctx.Err() != nil {
+			if err == nil {
+				_ = c.Close()
+			}
+			return
+		}
+		_, was := w.alive()
+		if err != nil {
+			if was {
+				d := deathClosed
+				var ne net.Error
+				if errors.As(err, &ne) && ne.Timeout() || errors.Is(err, context.DeadlineExceeded) ||
+					errors.Is(err, syscall.EHOSTUNREACH) || errors.Is(err, syscall.ENETUNREACH) {
+					d = deathSilent
+				}
+				w.since.Store(0)
+				w.log.Warn().Str("peer", string(w.peer.ID)).Stringer("how", d).Err(err).Msg("lost a node")
+				w.died(d)
+			}
+			select {
+			case <-time.After(redialEvery):
+			case <-ctx.Done():
+			}
+			continue
+		}
+		restarted := was && incarnation != w.known
+		w.known = incarnation
+		if restarted {
+			w.log.Warn().Str("peer", string(w.peer.ID)).Msg("a node was restarted")
+			w.died(deathClosed)
+		}
+		if !was || restarted {
+			w.since.Store(time.Now().UnixNano())
+			w.log.Info().Str("peer", string(w.peer.ID)).Msg("connected to a node")
+			w.born()
+		}
+		w.hold(ctx, c)
+	}
+}
+
+// connect dials the peer and reads who answers.
+func (w *watcher) connect(ctx context.Context) (net.Conn, uint64, error) {
+	ctx, cancel := context.WithTimeout(ctx, handshakeTimeout)
+	defer cancel()
+	c, err := w.dialer.dial(ctx, w.peer.Addr, preface{kind: kindLiveness})
+	if err != nil {
+		return nil, 0, err
+	}
+	incarnation, err := func() (uint64, error) {
+		t, _ := ctx.Deadline()
+		_ = c.SetDeadline(t)
+		var size [1]byte
+		if _, err := io.ReadFull(c, size[:]); err != nil {
+			return 0, err
+		}
+		b := make([]byte, int(size[0])+8)
+		if _, err := io.ReadFull(c, b); err != nil {
+			return 0, err
+		}
+		if id := bridge.NodeID(b[:size[0]]); id != w.peer.ID {
+			return 0, fmt.Errorf("node %q answers at %s, the address of %q", id, w.peer.Addr, w.peer.ID)
+		}
+		_ = c.SetDeadline(time.Time{})
+		return binary.BigEndian.Uint64(b[size[0]:]), nil
+	}()
+	if err != nil {
+		_ = c.Close()
+		return nil, 0, err
+	}
+	return c, incarnation, nil
+}
+
+// hold pings until the connection breaks or falls silent.
+func (w *watcher) hold(ctx context.Context, c net.Conn) {
+	over := make(chan struct{})
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		t := time.NewTicker(w.cfg.PingEvery)
+		defer t.Stop()
+		for {
+			_ = c.SetWriteDeadline(time.Now().Add(w.cfg.Silence))
+			if _, err := c.Write([]byte{0}); err != nil {
+				_ = c.Close()
+				return
+			}
+			select {
+			case <-t.C:
+			case <-over:
+				return
+			case <-ctx.Done():
+				_ = c.Close()
+				return
+			}
+		}
+	}()
+	buf := make([]byte, 64)
+	for {
+		_ = c.SetReadDeadline(time.Now().Add(w.cfg.Silence))
+		if _, err := c.Read(buf); err != nil {
+			break
+		}
+	}
+	close(over)
+	_ = c.Close()
+	<-ended
+}
+
+// PeerAlive says whether a node of the cluster answers on its liveness connection. This node is alive.
+func (n *Node) PeerAlive(id bridge.NodeID) bool {
+	if id == n.cfg.NodeID {
+		return true
+	}
+	_, ok := n.aliveSince(id)
+	return ok
+}
+
+func (n *Node) aliveSince(id bridge.NodeID) (time.Time, bool) {
+	w, ok := n.watchers[id]
+	if !ok {
+		return time.Time{}, false
+	}
+	return w.alive()
+}

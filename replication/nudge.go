@@ -1,0 +1,119 @@
+package replication
+
+import (
+	"sync"
+	"sync/atomic"
+
+	"github.com/hashicorp/raft"
+)
+
+// A follower learns what is committed from the next message that the leader sends it: under load that
+// is at once, but after the last entry of a burst the library waits for CommitTimeout (50 to 100 ms). A
+// nudge tells it at once: an AppendEntries without entries, sent by us, that says "entry c of term t is
+// committed". It writes nothing to any log.
+//
+// Why it cannot do harm, by the library's appendEntries (raft.go) and the paper's rules:
+//
+//   - It carries (Term: T, PrevLogEntry: c, PrevLogTerm: t, LeaderCommitIndex: c). We send it only when
+//     c was committed and this node had been elected leader of T (leaderTerm). Both stay true for ever, so
+//     it does no harm late, twice or out of order, just as any AppendEntries of ours.
+//   - A follower of a higher term ignores it. One of a lower or equal term takes us for leader of T,
+//     which we are or were; if we no longer are, another node's higher term corrects it like a delayed
+//     heartbeat's.
+//   - The follower looks for entry c of term t. If it has that, its log up to c is ours (log matching),
+//     and all of it is committed: it applies it. If not, it answers no and changes nothing; the entry is
+//     on its way then, and its message will carry a commit index that covers c.
+//   - LeaderCommitIndex never exceeds PrevLogEntry, so the follower never commits an entry that this
+//     message has not verified.
+//   - It has no effect on the leader: the answer is dropped, and match indexes and leases are the
+//     library's own business.
+//
+// All-zero indexes would make it a heartbeat, which takes another path; c is never zero.
+type nudger struct {
+	g     *group
+	peers []*nudge
+	done  chan struct{}
+	wg    sync.WaitGroup
+}
+
+// nudge is the way to one follower. A newer commit replaces one that has not been sent.
+type nudge struct {
+	peer  Peer
+	alive func() bool
+	wake  chan struct{} // one slot
+	next  atomic.Pointer[commit]
+}
+
+type commit struct{ term, index, entryTerm uint64 }
+
+func newNudger(g *group, peers []Peer, alive func(Peer) bool) *nudger {
+	n := &nudger{g: g, done: make(chan struct{})}
+	for _, p := range peers {
+		n.peers = append(n.peers, &nudge{peer: p, alive: func() bool { return alive(p) }, wake: make(chan struct{}, 1)})
+	}
+	return n
+}
+
+func (n *nudger) start() {
+	for _, p := range n.peers {
+		n.wg.Add(1)
+		go func() {
+			defer n.wg.Done()
+			n.run(p)
+		}()
+	}
+}
+
+// close ends the goroutines. The connections must be closed before: a call may wait for an answer.
+func (n *nudger) close() {
+	close(n.done)
+	n.wg.Wait()
+}
+
+// committed is called when entry index, written in entryTerm, has been committed.
+func (n *nudger) committed(index, entryTerm uint64) {
+	if len(n.peers) == 0 {
+		return
+	}
+	if n.g.raft.LastIndex() > index {
+		return // more is on its way, and a nudge will follow that
+	}
+	term, ok := n.g.leaderTerm()
+	if !ok {
+		return
+	}
+	c := &commit{term: term, index: index, entryTerm: entryTerm}
+	for _, p := range n.peers {
+		p.next.Store(c)
+		select {
+		case p.wake <- struct{}{}:
+		default:
+		}
+	}
+}
+
+func (n *nudger) run(p *nudge) {
+	self := n.g.transport.EncodePeer(raft.ServerID(n.g.node.cfg.NodeID), n.g.transport.LocalAddr())
+	for {
+		select {
+		case <-p.wake:
+		case <-n.done:
+			return
+		}
+		c := p.next.Swap(nil)
+		if c == nil || !p.alive() {
+			continue
+		}
+		req := &raft.AppendEntriesRequest{
+			RPCHeader: raft.RPCHeader{
+				ProtocolVersion: raft.ProtocolVersionMax,
+				ID:              []byte(n.g.node.cfg.NodeID),
+				Addr:            self,
+			},
+			Term: c.term, Leader: self,
+			PrevLogEntry: c.index, PrevLogTerm: c.entryTerm, LeaderCommitIndex: c.index,
+		}
+		// An error is a lost nudge: CommitTimeout makes up for it.
+		_ = n.g.transport.AppendEntries(raft.ServerID(p.peer.ID), raft.ServerAddress(p.peer.Addr), req, &raft.AppendEntriesResponse{})
+	}
+}

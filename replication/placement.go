@@ -1,0 +1,207 @@
+package replication
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	"github.com/tidewire/tidewire/bridge"
+)
+
+// Who should lead a group is a fixed order of the nodes, the same on all of them: the members sorted by
+// id, begun at the group's number, and run through forwards in one round of groups and backwards in the
+// next. First choices spread the groups evenly; second choices spread those of a dead node over the
+// survivors. Since the order is fixed and a leader only ever hands over to a node before itself, leadership
+// comes to rest.
+//
+// The leader of a group moves it: once a second it hands over to the first node before itself that has
+// been alive for a while, is not stopping, follows it and has all but the latest entries. A hand-over takes
+// milliseconds (the library brings the other up to date and lets it campaign).
+const (
+	// placementEvery is the period of looking.
+	placementEvery = time.Second
+	// placementAlive is how long a node must have been there before it is given anything.
+	placementAlive = 2 * time.Second
+	// placementLag is how many entries it may be behind.
+	placementLag = 64
+	// placementPause is how long a group is left alone after a hand-over failed.
+	placementPause = 5 * time.Second
+	// viewAge is how old what a peer said of itself may be.
+	viewAge = 3 * time.Second
+)
+
+// preference returns the nodes in the order in which they should lead the group.
+func preference(g bridge.GroupID, members []Peer) []Peer {
+	n := len(members)
+	out := make([]Peer, n)
+	step := 1
+	if int(g)/n%2 == 1 {
+		step = n - 1
+	}
+	for i, at := 0, int(g)%n; i < n; i, at = i+1, (at+step)%n {
+		out[i] = members[at]
+	}
+	return out
+}
+
+// alivePreference is the preference without the nodes that are not there. It holds this node.
+func (n *Node) alivePreference(g bridge.GroupID) []bridge.NodeID {
+	var out []bridge.NodeID
+	for _, p := range preference(g, n.members) {
+		if n.PeerAlive(p.ID) {
+			out = append(out, p.ID)
+		}
+	}
+	return out
+}
+
+// view is what a peer last said of its groups.
+type view struct {
+	at       time.Time
+	draining bool
+	groups   []bridge.GroupStatus // by group
+}
+
+// views of the peers, refreshed by placement.
+type views struct {
+	mu sync.Mutex
+	by map[bridge.NodeID]view
+}
+
+func (v *views) set(id bridge.NodeID, w view) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.by[id] = w
+}
+
+// get returns a view that is fresh.
+func (v *views) get(id bridge.NodeID) (view, bool) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	w, ok := v.by[id]
+	return w, ok && time.Since(w.at) < viewAge
+}
+
+// place is the loop.
+func (n *Node) place(ctx context.Context) {
+	t := time.NewTicker(placementEvery)
+	defer t.Stop()
+	paused := map[bridge.GroupID]time.Time{}
+	for {
+		n.refresh(ctx)
+		for _, g := range n.groups {
+			if ctx.Err() != nil || n.draining.Load() {
+				return
+			}
+			if until, ok := paused[g.id]; ok && time.Now().Before(until) {
+				continue
+			}
+			to, ok := n.better(g)
+			if !ok {
+				continue
+			}
+			if err := g.transferTo(to); err != nil {
+				paused[g.id] = time.Now().Add(placementPause)
+				n.log.Debug().Err(err).Msg("leadership stays")
+			}
+		}
+		select {
+		case <-t.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// refresh asks the peers for their groups.
+func (n *Node) refresh(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, placementEvery)
+	defer cancel()
+	var wg sync.WaitGroup
+	for _, p := range n.others {
+		if !n.PeerAlive(p.ID) {
+			continue
+		}
+		wg.Add(1)
+		go func() {
+			defer wg.Done()
+			if v, err := n.peers.groups(ctx, p.ID); err == nil {
+				n.views.set(p.ID, v)
+			}
+		}()
+	}
+	wg.Wait()
+}
+
+// better returns the node that should lead g instead of this one, if there is one now.
+func (n *Node) better(g *group) (Peer, bool) {
+	if g.raft.State() != raft.Leader {
+		return Peer{}, false
+	}
+	last := g.raft.LastIndex()
+	for _, p := range preference(g.id, n.members) {
+		if p.ID == n.cfg.NodeID {
+			return Peer{}, false
+		}
+		since, alive := n.aliveSince(p.ID)
+		v, known := n.views.get(p.ID)
+		if !alive || time.Since(since) < placementAlive || !known || v.draining || int(g.id) >= len(v.groups) {
+			continue
+		}
+		if s := v.groups[g.id]; s.Leader == n.cfg.NodeID && s.Last+placementLag >= last {
+			return p, true
+		}
+	}
+	return Peer{}, false
+}
+
+// Drain hands all leaderships of this node to others, and takes none from then on. It returns when it
+// leads nothing, or when ctx ends with an error that names what is left. A cluster of one keeps its own.
+func (n *Node) Drain(ctx context.Context) error {
+	n.draining.Store(true)
+	if len(n.others) == 0 {
+		return nil
+	}
+	var wg sync.WaitGroup
+	for _, g := range n.groups {
+		wg.Add(1)
+		go func() {
+			defer wg.Done()
+			n.drain(ctx, g)
+		}()
+	}
+	wg.Wait()
+	var left []bridge.GroupID
+	for _, g := range n.groups {
+		if g.raft.State() == raft.Leader {
+			left = append(left, g.id)
+		}
+	}
+	if len(left) > 0 {
+		return fmt.Errorf("groups %v are still led here: %w", left, ctx.Err())
+	}
+	return nil
+}
+
+func (n *Node) drain(ctx context.Context, g *group) {
+	for try := 0; ctx.Err() == nil && g.raft.State() == raft.Leader; try++ {
+		var to []Peer
+		for _, p := range preference(g.id, n.members) {
+			if v, _ := n.views.get(p.ID); p.ID != n.cfg.NodeID && n.PeerAlive(p.ID) && !v.draining {
+				to = append(to, p)
+			}
+		}
+		if len(to) > 0 {
+			if err := g.transferTo(to[try%len(to)]); err == nil {
+				return
+			}
+		}
+		select {
+		case <-time.After(20 * time.Millisecond):
+		case <-ctx.Done():
+		}
+	}
+}

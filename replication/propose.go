@@ -1,0 +1,168 @@
+package replication
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	"github.com/tidewire/tidewire/bridge"
+)
+
+const (
+	// maxOutstanding is how many proposals of a group may wait for their result; Propose waits at it.
+	maxOutstanding = 1024
+	// settleTime is how long closing a group waits for its proposals to end.
+	settleTime = 2 * time.Second
+)
+
+// ErrEntryTooLarge: a proposed entry is larger than MaxEntry. It was not proposed.
+var ErrEntryTooLarge = errors.New("entry is too large for the Raft log")
+
+// proposals are those of one group that have no result yet. The library leaves some of its futures
+// without an answer when it is shut down, so nobody but the one goroutine here waits on them, and ours
+// end with the group.
+type proposals struct {
+	g           *group
+	outstanding chan *future
+	stopped     chan struct{} // closed when the library has shut down
+	pending     atomic.Int64
+	wg          sync.WaitGroup
+}
+
+// future is a bridge.Future.
+type future struct {
+	p        *proposals
+	raft     raft.Future
+	resolved chan struct{}
+	response any // set before resolved is closed, as is err
+	err      error
+}
+
+var _ bridge.Future = (*future)(nil)
+
+func newProposals(g *group) *proposals {
+	return &proposals{g: g, outstanding: make(chan *future, maxOutstanding), stopped: make(chan struct{})}
+}
+
+func (p *proposals) start() {
+	p.wg.Add(1)
+	go p.resolve()
+}
+
+// resolve waits for the library's futures in the order they were made, which is the order in which a
+// leader answers them.
+func (p *proposals) resolve() {
+	defer p.wg.Done()
+	for {
+		select {
+		case f := <-p.outstanding:
+			f.resolve()
+			p.pending.Add(-1)
+		case <-p.stopped:
+			return
+		}
+	}
+}
+
+func (f *future) resolve() {
+	defer close(f.resolved)
+	if err := f.raft.Error(); err != nil {
+		f.err = err
+		return
+	}
+	if a, ok := f.raft.(raft.ApplyFuture); ok {
+		f.response = a.Response()
+	}
+}
+
+// track makes a future of the library one of ours.
+func (p *proposals) track(make_ func() raft.Future) *future {
+	p.pending.Add(1)
+	f := &future{p: p, resolved: make(chan struct{})}
+	f.raft = make_()
+	select {
+	case p.outstanding <- f:
+	case <-p.stopped:
+	}
+	return f
+}
+
+// failed returns a future that has failed already.
+func failed(err error) *future {
+	f := &future{err: err, resolved: make(chan struct{})}
+	close(f.resolved)
+	return f
+}
+
+// wait returns the library's error as it is.
+func (f *future) wait() (any, error) {
+	var stopped chan struct{}
+	if f.p != nil {
+		stopped = f.p.stopped
+	}
+	select {
+	case <-f.resolved:
+		return f.response, f.err
+	case <-stopped:
+		return nil, raft.ErrRaftShutdown
+	}
+}
+
+// Wait returns what StateMachine.Apply returned here; ErrEntryTooLarge, or bridge.ErrNotCoordinator with
+// the reason: then the entry may or may not be committed later.
+func (f *future) Wait() (any, error) {
+	r, err := f.wait()
+	if err == nil || errors.Is(err, ErrEntryTooLarge) || errors.Is(err, bridge.ErrNotCoordinator) {
+		return r, err
+	}
+	// Not the leader, leadership lost or being handed over, shut down, the disk failed: in each case
+	// this node cannot say what becomes of the entry, and the one who leads then can.
+	return nil, fmt.Errorf("%w: %w", bridge.ErrNotCoordinator, err)
+}
+
+// propose appends an entry. It waits only while the library's queue is full, which is while the leader's
+// disk has maxAppendEntries entries to write, and not longer than WriteTimeout.
+func (p *proposals) propose(entry []byte) bridge.Future {
+	if len(entry) > MaxEntry {
+		return failed(fmt.Errorf("%w: %d bytes, at most %d", ErrEntryTooLarge, len(entry), MaxEntry))
+	}
+	if p.g.raft.State() != raft.Leader {
+		return failed(bridge.ErrNotCoordinator)
+	}
+	return p.track(func() raft.Future { return p.g.raft.Apply(entry, p.g.node.cfg.WriteTimeout) })
+}
+
+// barrier returns when everything committed before has been applied here.
+func (g *group) barrier() error {
+	_, err := g.proposals.track(func() raft.Future { return g.raft.Barrier(g.node.cfg.WriteTimeout) }).wait()
+	return err
+}
+
+func (g *group) raftStopped() <-chan struct{} { return g.proposals.stopped }
+
+// settle waits until no proposal is pending, but not for ever: one that waits for a majority that is
+// gone ends when the lease does.
+func (p *proposals) settle() {
+	for end := time.Now().Add(settleTime); p.pending.Load() > 0 && time.Now().Before(end); {
+		time.Sleep(time.Millisecond)
+	}
+}
+
+// stop ends the waiting of all futures; the library has shut down.
+func (p *proposals) stop() { close(p.stopped) }
+
+// close waits for the goroutine, which a future that the library forgot may hold (settle makes that
+// unlikely).
+func (p *proposals) close() {
+	ended := make(chan struct{})
+	go func() { p.wg.Wait(); close(ended) }()
+	select {
+	case <-ended:
+	case <-time.After(settleTime):
+		p.g.node.log.Warn().Uint16("group", uint16(p.g.id)).Msg("a proposal was left without an answer")
+	}
+}

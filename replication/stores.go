@@ -1,0 +1,101 @@
+package replication
+
+import (
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/hashicorp/raft"
+	wal "github.com/hashicorp/raft-wal"
+)
+
+// segmentBytes is the size of a file of the log. raft-wal allocates it in advance, for each group.
+const segmentBytes = 4 << 20
+
+// Stores are where one group keeps its state.
+type Stores struct {
+	Log       raft.LogStore
+	Stable    raft.StableStore
+	Snapshots raft.SnapshotStore
+	Close     func() error
+}
+
+// openDisk opens a group's folder. Whatever cannot be read is ErrCorrupt and says what to do.
+func openDisk(dir string, log hclog.Logger) (Stores, error) {
+	w, err := openWAL(dir, log)
+	if err != nil {
+		return Stores{}, fmt.Errorf("%w: log in %s: %w; %s", ErrCorrupt, dir, err, remedy(dir))
+	}
+	snaps, err := raft.NewFileSnapshotStoreWithLogger(dir, 2, log)
+	if err != nil {
+		return Stores{}, errors.Join(fmt.Errorf("open snapshots in %s: %w", dir, err), w.Close())
+	}
+	if err := errors.Join(verifyLog(w), verifySnapshots(snaps)); err != nil {
+		return Stores{}, errors.Join(fmt.Errorf("%w: %s: %w; %s", ErrCorrupt, dir, err, remedy(dir)), w.Close())
+	}
+	return Stores{Log: w, Stable: w, Snapshots: snaps, Close: w.Close}, nil
+}
+
+// openWAL turns a panic into an error: what raft-wal finds on disk is not its fault or ours.
+func openWAL(dir string, log hclog.Logger) (w *wal.WAL, err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("open log: %v", r)
+		}
+	}()
+	return wal.Open(dir, wal.WithSegmentSize(segmentBytes), wal.WithCodec(&crcCodec{}), wal.WithLogger(log.Named("wal")))
+}
+
+// verifyLog reads the log from end to end. The library reads most of it at start anyway, and panics at
+// what it cannot read.
+func verifyLog(s raft.LogStore) error {
+	first, err := s.FirstIndex()
+	if err != nil {
+		return err
+	}
+	last, err := s.LastIndex()
+	if err != nil {
+		return err
+	}
+	if last == 0 {
+		return nil
+	}
+	var term uint64
+	for i := first; i <= last; i++ {
+		var e raft.Log
+		if err := s.GetLog(i, &e); err != nil {
+			return fmt.Errorf("entry %d of [%d, %d]: %w", i, first, last, err)
+		}
+		if e.Index != i || e.Term < term {
+			return fmt.Errorf("entry %d is of index %d and term %d after term %d", i, e.Index, e.Term, term)
+		}
+		if err := checkEntry(&e); err != nil {
+			return fmt.Errorf("entry %d: %w", i, err)
+		}
+		term = e.Term
+	}
+	return nil
+}
+
+// verifySnapshots reads the newest snapshot that can be read; the library takes that one. It is an
+// error when there are some and none is good.
+func verifySnapshots(s raft.SnapshotStore) error {
+	list, err := s.List()
+	if err != nil || len(list) == 0 {
+		return err
+	}
+	var errs []error
+	for _, m := range list {
+		_, r, err := s.Open(m.ID)
+		if err == nil {
+			_, err = io.Copy(io.Discard, r)
+			err = errors.Join(err, r.Close())
+		}
+		if err == nil {
+			return nil
+		}
+		errs = append(errs, fmt.Errorf("snapshot %s: %w", m.ID, err))
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,102 @@
+package replication
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"time"
+
+	"github.com/hashicorp/raft"
+)
+
+// errMessageTooLarge: a peer sent more than a Raft message may have.
+var errMessageTooLarge = errors.New("Raft message is too large")
+
+// dialer opens connections to other nodes, preface sent.
+type dialer struct {
+	conns *connSet
+}
+
+func (d dialer) dial(ctx context.Context, addr string, p preface) (net.Conn, error) {
+	var nd net.Dialer
+	c, err := nd.DialContext(ctx, "tcp", addr)
+	if err != nil {
+		return nil, err
+	}
+	tc, err := d.conns.add(c)
+	if err != nil {
+		return nil, err
+	}
+	if t, ok := ctx.Deadline(); ok {
+		_ = tc.SetDeadline(t)
+	}
+	if _, err := tc.Write(p.encode()); err != nil {
+		_ = tc.Close()
+		return nil, fmt.Errorf("send preface: %w", err)
+	}
+	_ = tc.SetDeadline(time.Time{})
+	return tc, nil
+}
+
+// stream is one group's raft.StreamLayer on the shared port.
+type stream struct {
+	group uint16
+	self  addr // where others reach this node; Raft puts it into its messages
+	in    *chanListener
+	out   dialer
+}
+
+var _ raft.StreamLayer = (*stream)(nil)
+
+func newStream(group uint16, self string, out dialer) *stream {
+	return &stream{group: group, self: addr(self), in: newChanListener(addr(self)), out: out}
+}
+
+func (s *stream) Accept() (net.Conn, error) { return s.in.Accept() }
+func (s *stream) Close() error              { return s.in.Close() }
+func (s *stream) Addr() net.Addr            { return s.self }
+
+func (s *stream) Dial(address raft.ServerAddress, timeout time.Duration) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), min(timeout, dialTimeout))
+	defer cancel()
+	return s.out.dial(ctx, string(address), preface{kind: kindRaft, group: s.group})
+}
+
+// dialTimeout is for connections between nodes. They are near each other; a dead one should be known soon.
+const dialTimeout = 2 * time.Second
+
+// addr is a net.Addr of a node.
+type addr string
+
+func (a addr) Network() string { return "tcp" }
+func (a addr) String() string  { return string(a) }
+
+// limitConn bounds what may be read between two writes, which on the answering side of a Raft
+// connection is one message. The library's decoder grows its buffers with what arrives, not with what a
+// length field says, so this bounds its memory too.
+type limitConn struct {
+	net.Conn
+	limit, left int64 // left is touched by the connection's one goroutine only
+}
+
+func newLimitConn(c net.Conn, limit int64) *limitConn {
+	return &limitConn{Conn: c, limit: limit, left: limit}
+}
+
+func (c *limitConn) Read(p []byte) (int, error) {
+	if c.left <= 0 {
+		return 0, errMessageTooLarge
+	}
+	if int64(len(p)) > c.left {
+		p = p[:c.left]
+	}
+	n, err := c.Conn.Read(p)
+	c.left -= int64(n)
+	return n, err
+}
+
+func (c *limitConn) Write(p []byte) (int, error) {
+	c.left = c.limit
+	return c.Conn.Write(p)
+}
