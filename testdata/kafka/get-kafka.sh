@@ -85,7 +85,7 @@ fetch() {
   </dependencies>
 </project>
 POM
-  (cd "$work" && mvn -q -B dependency:copy-dependencies \
+  (cd "$work" && mvn -q -B -Dstyle.color=never dependency:copy-dependencies \
     -DincludeScope=runtime -DoutputDirectory="$work/jars") >"$work/maven.log" 2>&1 || return 1
   compgen -G "$work/jars/kafka_2.13-$release.jar" >/dev/null
 }
