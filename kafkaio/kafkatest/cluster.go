@@ -126,7 +126,7 @@ func externalBrokers(t testing.TB) []string {
 func fail(t testing.TB, err error) {
 	t.Helper()
 	if errors.Is(err, errNoKafka) {
-		err = fmt.Errorf("%w\nInstall a JVM (17 or newer) and Maven, start Docker, or set %s=host:port,...", err, envBrokers)
+		err = fmt.Errorf("%w\nInstall a JVM (17 or newer) and Maven, start Docker, or list running brokers in %s", err, envBrokers)
 		if os.Getenv(envMode) != "required" {
 			t.Skipf("REAL KAFKA NOT RUN: %v", err)
 		}
