@@ -52,42 +52,79 @@ func (l epochList) before(o Offset) Position {
 	return Position{Epoch: e.Epoch, Seqno: Seqno(o - e.First)}
 }
 
+// given returns the first and the last position among the offsets [from, to) that were given one; ok is
+// false when none was. Offsets that retention took before the cluster read them have none.
+func (l epochList) given(from, to Offset) (first, last Position, ok bool) {
+	for from < to {
+		e := l.at(from)
+		if e != nil && from < e.End {
+			first, ok = Position{Epoch: e.Epoch, Seqno: Seqno(from-e.First) + 1}, true
+			break
+		}
+		onward := to
+		for i := range l {
+			if l[i].First > from {
+				onward = min(onward, l[i].First)
+			}
+		}
+		from = onward
+	}
+	for o := to - 1; ok && o >= from; {
+		e := l.at(o)
+		if o < e.End {
+			return first, Position{Epoch: e.Epoch, Seqno: Seqno(o-e.First) + 1}, true
+		}
+		o = max(e.End, e.First) - 1
+	}
+	return first, last, ok
+}
+
 // onward says where a reader that has everything up to a position goes on.
 type onward struct {
 	Next Offset // the first offset it has not got
 	// Truncated is set when records after its position were given out and are gone from Kafka since
-	// because Kafka truncated or re-created the partition: the first and the last of them.
+	// because Kafka truncated or re-created the partition: the first and the last of them. Some
+	// between the two may still be there.
 	Truncated        bool
 	LostFrom, LostTo Position
-	// Evicted is set when retention took records after its position before the cluster read them, or
-	// when the position's epoch has fallen out of the list: nothing is known of what is missing.
+	// Evicted is set when its position's epoch has fallen out of the list, or when retention took the
+	// records right after it before the cluster read them: nothing is known of what is missing. A
+	// reader that has yet to come to such a place learns of it from Kafka's first offset.
 	Evicted bool
 }
 
 // resolve translates a position into the offset to go on from. ok is false for a position that was
 // never given out.
 func (l epochList) resolve(p Position) (o onward, ok bool) {
-	if p.Epoch == 0 {
-		return onward{Next: l[0].First}, p.Seqno == 0
-	}
-	if p.Epoch < l[0].Epoch {
-		return onward{Next: l[0].First, Evicted: true}, true
-	}
-	i := int(p.Epoch - l[0].Epoch) // epochs rise by one
-	if i >= len(l) || p.Seqno > Seqno(l[i].End-l[i].First) {
+	i := 0
+	switch {
+	case p.Epoch == 0 && p.Seqno > 0:
 		return onward{}, false
+	case p.Epoch < l[0].Epoch: // before everything, or fallen out of the list
+		o.Next, o.Evicted = l[0].First, l[0].Epoch > 1
+	default:
+		// The difference is taken before it is made an int: the epoch may come from a client.
+		if p.Epoch-l[0].Epoch >= Epoch(len(l)) {
+			return onward{}, false
+		}
+		i = int(p.Epoch - l[0].Epoch) // epochs rise by one
+		if p.Seqno > Seqno(l[i].End-l[i].First) {
+			return onward{}, false
+		}
+		o.Next = l[i].First + Offset(p.Seqno)
 	}
-	o.Next = l[i].First + Offset(p.Seqno)
 	for j := i + 1; j < len(l); j++ {
 		end, first := l[j-1].End, l[j].First
 		switch {
 		case first < end: // what was given out of [first, end) is gone
-			if from := max(o.Next, first); from < end {
-				at, known := l[:j].position(from)
-				if !o.Truncated && known {
-					o.Truncated, o.LostFrom = true, at
+			if from, to, known := l[:j].given(max(o.Next, first), end); known {
+				if !o.Truncated || o.LostFrom.After(from) {
+					o.LostFrom = from
 				}
-				o.LostTo = l[:j].before(end)
+				if !o.Truncated || to.After(o.LostTo) {
+					o.LostTo = to
+				}
+				o.Truncated = true
 			}
 			o.Next = min(o.Next, first)
 		case first > end && o.Next >= end:

@@ -148,7 +148,8 @@ func (l *ledger) reset(term Term, op resetOp) bool {
 	}
 	// Offsets may name other records from here on: what was known by offset is void. A publish whose
 	// record is gone from Kafka may be written again.
-	gone := func(o Offset) bool { return o >= op.First || op.Topic != l.topic }
+	another := op.Topic != l.topic && !op.Topic.IsZero() && !l.topic.IsZero()
+	gone := func(o Offset) bool { return another || o >= op.First }
 	l.dropped = slices.DeleteFunc(l.dropped, gone)
 	l.mids.forget(gone)
 	l.open(term, op.First)
