@@ -104,6 +104,8 @@ type parser struct {
 	aborting map[int64]struct{} // producers inside an aborted transaction
 	names    map[string]string  // header keys seen: most topics have a few, repeated in each record
 	headers  []bridge.Header    // the arena that the records' headers are cut from
+
+	announced int // of the answer that is being parsed
 }
 
 // parseRecords reads the batches in raw, which a fetch at offset from has brought, and leaves out what
@@ -112,6 +114,7 @@ type parser struct {
 func (p *parser) parseRecords(tp bridge.TopicPartition, raw []byte, from bridge.Offset, aborted []abortedTxn) (parsed, error) {
 	out := parsed{next: from}
 	clear(p.aborting)
+	p.announced = announced(raw)
 	p.headers = nil // an arena shared by two fetches would keep both their buffers alive
 	// Brokers send the list sorted by offset, though the protocol does not promise it.
 	byOffset := func(a, b abortedTxn) int { return int(min(max(a.first-b.first, -1), 1)) }
@@ -152,6 +155,21 @@ func (p *parser) parseRecords(tp bridge.TopicPartition, raw []byte, from bridge.
 		raw = raw[size:]
 	}
 	return out, nil
+}
+
+// announced is how many records the whole batches in raw say they have, as far as that is believable
+// unseen: it saves growing the slice of records again and again.
+func announced(raw []byte) (n int) {
+	const believable = 8192
+	for len(raw) >= batchHeader && n < believable {
+		size := batchSize(raw)
+		if size < batchHeader || size > len(raw) {
+			break
+		}
+		n += int(min(binary.BigEndian.Uint32(raw[numRecordsAt:]), believable))
+		raw = raw[size:]
+	}
+	return min(n, believable)
 }
 
 // batchSize is the size of the batch at the start of b, its prefix included; -1 is nonsense.
@@ -215,6 +233,10 @@ func (p *parser) parseBatch(b []byte, aborted []abortedTxn, out *parsed) ([]abor
 		if data, err = decompress(codec, data); err != nil {
 			return aborted, err
 		}
+	}
+	if out.records == nil {
+		// Here, and not earlier: many answers hold control records only.
+		out.records = make([]bridge.Record, 0, p.announced)
 	}
 	n := len(out.records)
 	if err := p.appendRecords(b, data, base, lastDelta, attrs, out); err != nil {

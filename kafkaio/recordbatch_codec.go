@@ -108,15 +108,35 @@ var zstdDecoder = sync.OnceValues(func() (*zstd.Decoder, error) {
 })
 
 func unzstd(src []byte) ([]byte, error) {
-	dec, err := zstdDecoder()
-	if err != nil {
-		return nil, err
-	}
-	dst, err := dec.DecodeAll(src, nil)
+	dst, err := unzstdAny(src)
 	if errors.Is(err, zstd.ErrDecoderSizeExceeded) || errors.Is(err, zstd.ErrWindowSizeExceeded) {
 		return nil, errTooLarge
 	}
 	return dst, err
+}
+
+func unzstdAny(src []byte) ([]byte, error) {
+	// DecodeAll allocates what the frame announces. An announcement that is out of all proportion is
+	// not taken at its word: such a frame is read piece by piece.
+	const plain, ratio = 1 << 20, 64
+	var h zstd.Header
+	if err := h.Decode(src); err != nil {
+		return nil, err
+	}
+	if h.FrameContentSize > plain && h.FrameContentSize/ratio > uint64(len(src)) {
+		r, err := zstd.NewReader(bytes.NewReader(src), zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true),
+			zstd.WithDecoderMaxMemory(maxDecompressed))
+		if err != nil {
+			return nil, err
+		}
+		defer r.Close()
+		return readCapped(r, len(src))
+	}
+	dec, err := zstdDecoder()
+	if err != nil {
+		return nil, err
+	}
+	return dec.DecodeAll(src, nil)
 }
 
 // xerialMagic starts the framing of the Java snappy library: the magic, two versions (i32 each), then
