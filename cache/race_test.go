@@ -15,7 +15,7 @@ import (
 func TestReadersAndAppendersTogether(t *testing.T) {
 	clk := newClock()
 	s := NewStore(Config{Budget: 300_000, SegmentBytes: 5_000, TTL: time.Second, Now: clk.Now})
-	const logs, records, keys = 3, 6000, 7
+	const logs, records, keys = 3, 3000, 7
 	frame := func(dst []byte, n int) []byte { return fmt.Appendf(dst, "<%d %d>", n%keys, n) }
 	var appending, reading sync.WaitGroup
 	var done atomic.Bool
