@@ -8,7 +8,6 @@ import (
 	"os"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -329,5 +328,3 @@ func TestLeadershipsAreSpread(t *testing.T) {
 	even := func() bool { return slices.Equal(c.spread(9), []int{3, 3, 3}) }
 	eventually(t, 10*time.Second, "three groups each", even)
 }
-
-var _ = atomic.Int64{}

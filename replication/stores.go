@@ -38,18 +38,24 @@ func openDisk(dir string, log hclog.Logger) (Stores, error) {
 }
 
 // openWAL turns a panic into an error: what raft-wal finds on disk is not its fault or ours.
-func openWAL(dir string, log hclog.Logger) (w *wal.WAL, err error) {
+func openWAL(dir string, log hclog.Logger) (w checkedWAL, err error) {
 	defer func() {
 		if r := recover(); r != nil {
 			err = fmt.Errorf("open log: %v", r)
 		}
 	}()
-	return wal.Open(dir, wal.WithSegmentSize(segmentBytes), wal.WithCodec(&crcCodec{}), wal.WithLogger(log.Named("wal")))
+	inner, err := wal.Open(dir, wal.WithSegmentSize(segmentBytes), wal.WithLogger(log.Named("wal")))
+	return checkedWAL{inner}, err
 }
 
 // verifyLog reads the log from end to end. The library reads most of it at start anyway, and panics at
 // what it cannot read.
-func verifyLog(s raft.LogStore) error {
+func verifyLog(s raft.LogStore) (err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("read log: %v", r)
+		}
+	}()
 	first, err := s.FirstIndex()
 	if err != nil {
 		return err
