@@ -183,7 +183,7 @@ func (g *Group) run() {
 			nap(g.ctx, maxSettle)
 			continue
 		}
-		g.serve(cg)
+		g.serve(cg, names)
 		_ = cg.Close() // leaves the group
 	}
 }
@@ -211,18 +211,14 @@ func (g *Group) memberData() memberData {
 
 // serve takes the generations of cg until the topics change or the group is closed. Next is called
 // without a pause: an error that nobody takes would keep kafka-go from joining again.
-func (g *Group) serve(cg *kafka.ConsumerGroup) {
+func (g *Group) serve(cg *kafka.ConsumerGroup, names []string) {
 	ctx, cancel := context.WithCancel(g.ctx)
 	defer cancel()
 	g.wg.Add(1)
 	go func() {
 		defer g.wg.Done()
-		select {
-		case <-g.changed:
-			nap(ctx, topicsSettle) // several topics often appear at once
-			cancel()
-		case <-ctx.Done():
-		}
+		defer cancel()
+		g.untilOtherThan(ctx, names)
 	}()
 	var lastErr string
 	for {
@@ -245,6 +241,24 @@ func (g *Group) serve(cg *kafka.ConsumerGroup) {
 	}
 }
 
+// untilOtherThan returns when the topics are others than names, or ctx ends.
+func (g *Group) untilOtherThan(ctx context.Context, names []string) {
+	for {
+		select {
+		case <-g.changed:
+			nap(ctx, topicsSettle) // several topics often appear at once
+		case <-ctx.Done():
+			return
+		}
+		g.mu.Lock()
+		same := slices.Equal(names, g.names())
+		g.mu.Unlock()
+		if !same {
+			return
+		}
+	}
+}
+
 // begin takes note of a new generation, until it ends.
 func (g *Group) begin(gen *kafka.Generation) {
 	leave, cancel := context.WithCancel(g.ctx)
@@ -260,10 +274,10 @@ func (g *Group) begin(gen *kafka.Generation) {
 			m.assigned[bridge.TopicPartition{Topic: topic, Partition: int32(p.ID)}] = true
 		}
 	}
+	g.commits.forget()
 	g.mu.Lock()
 	g.member = m
 	g.mu.Unlock()
-	g.commits.forget()
 	g.cfg.Log.Info().Str("group", g.cfg.GroupID).Int32("generation", gen.ID).Int("partitions", len(m.assigned)).
 		Msg("joined the consumer group")
 	gen.Start(func(ctx context.Context) {

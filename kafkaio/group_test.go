@@ -1,0 +1,363 @@
+package kafkaio
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/rs/zerolog"
+	"github.com/segmentio/kafka-go"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/tidewire/tidewire/bridge"
+	"github.com/tidewire/tidewire/kafkaio/kafkatest"
+)
+
+// nodes are members of one group, and who coordinates what.
+type nodes struct {
+	t       testing.TB
+	cfg     Config
+	group   string
+	topics  map[string]int32
+	timeout time.Duration // of sessions
+
+	mu          sync.Mutex
+	coordinator map[bridge.TopicPartition]bridge.NodeID
+	offsets     map[bridge.TopicPartition]bridge.CommitOffset
+}
+
+func newNodes(t testing.TB, cfg Config, topics map[string]int32) *nodes {
+	noLeaks(t)
+	cfg.Log = zerolog.New(zerolog.NewTestWriter(t))
+	return &nodes{
+		t: t, cfg: cfg, group: kafkatest.Topic(t), topics: topics, timeout: 6 * time.Second,
+		coordinator: map[bridge.TopicPartition]bridge.NodeID{},
+		offsets:     map[bridge.TopicPartition]bridge.CommitOffset{},
+	}
+}
+
+// coordinate says which node coordinates a partition.
+func (n *nodes) coordinate(node bridge.NodeID, tps ...bridge.TopicPartition) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for _, tp := range tps {
+		n.coordinator[tp] = node
+	}
+}
+
+// reached says what a partition's coordinator commits from now on.
+func (n *nodes) reached(tp bridge.TopicPartition, o bridge.Offset, metadata string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.offsets[tp] = bridge.CommitOffset{TP: tp, Offset: o, Metadata: metadata}
+}
+
+// join starts a member, which leaves with the test at the latest.
+func (n *nodes) join(node bridge.NodeID) *Group {
+	n.t.Helper()
+	client, err := NewClient(n.cfg)
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	g, err := NewGroup(GroupConfig{
+		Client: client, GroupID: n.group, Node: node,
+		Coordinator: func(tp bridge.TopicPartition) (bridge.NodeID, bool) {
+			n.mu.Lock()
+			defer n.mu.Unlock()
+			c, ok := n.coordinator[tp]
+			return c, ok
+		},
+		Offsets: func() (out []bridge.CommitOffset) {
+			n.mu.Lock()
+			defer n.mu.Unlock()
+			for tp, o := range n.offsets {
+				if n.coordinator[tp] == node {
+					out = append(out, o)
+				}
+			}
+			return out
+		},
+		Log:            n.cfg.Log.With().Str("node", string(node)).Logger(),
+		SessionTimeout: n.timeout, HeartbeatInterval: 100 * time.Millisecond,
+		CommitInterval: 50 * time.Millisecond, SettleTime: 300 * time.Millisecond,
+	})
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	n.t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		defer cancel()
+		_ = g.Close(ctx)
+		_ = client.Close()
+	})
+	g.SetTopics(n.topics)
+	return g
+}
+
+// has waits until the group has assigned exactly these partitions to g.
+func (n *nodes) has(g *Group, want ...bridge.TopicPartition) {
+	n.t.Helper()
+	var got []bridge.TopicPartition
+	var ok bool
+	deadline := time.Now().Add(40 * time.Second)
+	for {
+		if got, ok = g.Assigned(); ok && fmt.Sprint(got) == fmt.Sprint(want) {
+			return
+		}
+		if time.Now().After(deadline) {
+			n.t.Fatalf("%s has %v (joined: %v), want %v", g.cfg.Node, got, ok, want)
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+}
+
+// committed waits until g reads this from Kafka.
+func (n *nodes) committed(g *Group, tp bridge.TopicPartition, o bridge.Offset, metadata string) {
+	n.t.Helper()
+	ctx, cancel := context.WithTimeout(n.t.Context(), 20*time.Second)
+	defer cancel()
+	want := bridge.CommitOffset{TP: tp, Offset: o, Metadata: metadata}
+	for {
+		got, err := g.Committed(ctx, []bridge.TopicPartition{tp})
+		if err == nil && got[tp] == want {
+			return
+		}
+		if err != nil {
+			n.t.Fatalf("committed for %s: %+v (%v), want %+v", tp, got[tp], err, want)
+		}
+		nap(ctx, 10*time.Millisecond)
+	}
+}
+
+func TestGroupFollowsTheCoordinators(t *testing.T) {
+	k := kafkatest.Fake(t, kfake.SeedTopics(3, "a"))
+	groupFollowsTheCoordinators(t, k.Brokers(), "a")
+}
+
+// groupFollowsTheCoordinators runs two nodes through the life of a group; topic has 3 partitions.
+func groupFollowsTheCoordinators(t *testing.T, brokers []string, topic string) {
+	n := newNodes(t, Config{Brokers: brokers}, map[string]int32{topic: 3})
+	p0, p1, p2 := tp(topic, 0), tp(topic, 1), tp(topic, 2)
+	n.coordinate("n1", p0, p2)
+	n.coordinate("n2", p1)
+	n1 := n.join("n1")
+	n.has(n1, p0, p1, p2) // n2 is not there yet
+	n2 := n.join("n2")
+	n.has(n1, p0, p2)
+	n.has(n2, p1)
+
+	n.coordinate("n2", p0, p1, p2) // also: a member without partitions commits nothing, but stays
+	n.has(n2, p0, p1, p2)
+	n.has(n1)
+	n.reached(p0, 7, "epochs=1:0")
+	n.committed(n1, p0, 7, "epochs=1:0")
+
+	n.coordinate("n1", p0, p1) // the assignment needs a while: the commit does not wait for it
+	n.reached(p0, 8, "epochs=1:0,2:8")
+	n.committed(n2, p0, 8, "epochs=1:0,2:8")
+	n.has(n1, p0, p1)
+	n.has(n2, p2)
+
+	n.reached(p2, 5, "last words")
+	if err := n2.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	n.has(n1, p0, p1, p2)
+	n.committed(n1, p2, 5, "last words")
+}
+
+func TestGroupTopicsChange(t *testing.T) {
+	k := kafkatest.Fake(t, kfake.SeedTopics(1, "a", "b"))
+	n := newNodes(t, Config{Brokers: k.Brokers()}, map[string]int32{"a": 1})
+	n.coordinate("n1", tp("a", 0), tp("b", 0), tp("b", 1))
+	g := n.join("n1")
+	n.has(g, tp("a", 0))
+	g.SetTopics(map[string]int32{"a": 1, "b": 1})
+	n.has(g, tp("a", 0), tp("b", 0))
+	if err := k.Cluster.CreateTopic("c", 1, nil); err != nil {
+		t.Fatal(err)
+	}
+	g.SetTopics(map[string]int32{"b": 1, "c": 1})
+	n.has(g, tp("b", 0), tp("c", 0))
+	g.SetTopics(nil)
+	waitFor(t, "no membership", func() bool { _, joined := g.Assigned(); return !joined })
+	g.SetTopics(map[string]int32{"b": 1})
+	n.has(g, tp("b", 0))
+}
+
+// Errors of every request of the group's life: it goes on, for ever.
+func TestGroupSurvives(t *testing.T) {
+	k := kafkatest.Fake(t, kfake.SeedTopics(2, "a"))
+	n := newNodes(t, Config{Brokers: k.Brokers()}, map[string]int32{"a": 2})
+	n.coordinate("n1", tp("a", 0), tp("a", 1))
+	g := n.join("n1")
+	errs := []*kerr.Error{kerr.CoordinatorLoadInProgress, kerr.NotCoordinator, kerr.UnknownMemberID, kerr.RebalanceInProgress, kerr.IllegalGeneration, kerr.UnknownServerError}
+	for i, key := range []kmsg.Key{kmsg.Heartbeat, kmsg.JoinGroup, kmsg.SyncGroup, kmsg.FindCoordinator, kmsg.OffsetFetch, kmsg.OffsetCommit} {
+		for j := range 2 {
+			e := errs[(i+3*j)%len(errs)] // each error somewhere, each request with two
+			n.has(g, tp("a", 0), tp("a", 1))
+			f := k.Fault(
+				kfake.Fault{Keys: []kmsg.Key{key}, TopLevel: key != kmsg.OffsetCommit, Err: e},
+				kfake.Fault{Keys: []kmsg.Key{kmsg.Heartbeat}, TopLevel: true, Err: kerr.RebalanceInProgress},
+			)
+			o := bridge.Offset(100*i + j)
+			n.reached(tp("a", 0), o, "")
+			n.has(g, tp("a", 0), tp("a", 1))
+			n.committed(g, tp("a", 0), o, "")
+			f.Remove()
+		}
+	}
+}
+
+// A node that the group has forgotten must not overwrite what its successor commits, and joins again.
+func TestGroupFencesAnOldMember(t *testing.T) {
+	k := kafkatest.Fake(t, kfake.SeedTopics(1, "a"))
+	n := newNodes(t, Config{Brokers: k.Brokers()}, map[string]int32{"a": 1})
+	n.coordinate("n1", tp("a", 0))
+	g := n.join("n1")
+	n.has(g, tp("a", 0))
+	n.reached(tp("a", 0), 10, "new")
+	n.committed(g, tp("a", 0), 10, "new")
+	g.mu.Lock()
+	old := &membership{generation: g.member.generation - 1, id: g.member.id}
+	stranger := &membership{generation: g.member.generation, id: "gone"}
+	g.mu.Unlock()
+	for _, m := range []*membership{old, stranger} {
+		err := g.commits.commit(t.Context(), m, []bridge.CommitOffset{{TP: tp("a", 0), Offset: 3, Metadata: "old"}})
+		if !isFenced(err) {
+			t.Errorf("error %v", err)
+		}
+	}
+	n.committed(g, tp("a", 0), 10, "new")
+}
+
+func TestGroupMetadataLimit(t *testing.T) {
+	k := kafkatest.Fake(t, kfake.SeedTopics(2, "a"))
+	n := newNodes(t, Config{Brokers: k.Brokers()}, map[string]int32{"a": 2})
+	n.coordinate("n1", tp("a", 0), tp("a", 1))
+	n.reached(tp("a", 0), 1, strings.Repeat("m", 4096))
+	n.reached(tp("a", 1), 1, strings.Repeat("m", 4097))
+	g := n.join("n1")
+	n.committed(g, tp("a", 0), 1, strings.Repeat("m", 4096))
+	got, err := g.Committed(t.Context(), []bridge.TopicPartition{tp("a", 1)})
+	if err != nil || len(got) != 0 {
+		t.Errorf("committed %v (%v)", got, err)
+	}
+}
+
+// Only what has changed is committed.
+func TestGroupCommitsChangesOnly(t *testing.T) {
+	k := kafkatest.Fake(t, kfake.SeedTopics(2, "a"))
+	n := newNodes(t, Config{Brokers: k.Brokers()}, map[string]int32{"a": 2})
+	n.coordinate("n1", tp("a", 0), tp("a", 1))
+	n.reached(tp("a", 0), 1, "x")
+	n.reached(tp("a", 1), 1, "x")
+	g := n.join("n1")
+	n.committed(g, tp("a", 0), 1, "x")
+	n.committed(g, tp("a", 1), 1, "x")
+	var mu sync.Mutex
+	var partitions []int32
+	k.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.OffsetCommit}, Observe: true, Count: -1, When: func(r kmsg.Request) bool {
+		mu.Lock()
+		defer mu.Unlock()
+		for _, p := range r.(*kmsg.OffsetCommitRequest).Topics[0].Partitions {
+			partitions = append(partitions, p.Partition)
+		}
+		return true
+	}})
+	for i := range 3 {
+		n.reached(tp("a", 1), bridge.Offset(2+i), "x")
+		n.committed(g, tp("a", 1), bridge.Offset(2+i), "x")
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	if len(partitions) == 0 || strings.Contains(fmt.Sprint(partitions), "0") {
+		t.Errorf("committed partitions %v", partitions)
+	}
+}
+
+// Close is bounded by its context, even while the broker holds a JoinGroup.
+func TestGroupCloseIsBounded(t *testing.T) {
+	k := kafkatest.Fake(t, kfake.SeedTopics(1, "a"))
+	release := make(chan struct{})
+	defer close(release)
+	joined := make(chan struct{}, 100)
+	k.ControlKey(int16(kmsg.JoinGroup), func(kmsg.Request) (kmsg.Response, error, bool) {
+		k.KeepControl()
+		joined <- struct{}{}
+		k.SleepControl(func() { <-release })
+		return nil, errors.New("too late"), true
+	})
+	n := newNodes(t, Config{Brokers: k.Brokers()}, map[string]int32{"a": 1})
+	g := n.join("n1")
+	<-joined
+	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	defer cancel()
+	begin := time.Now()
+	_ = g.Close(ctx)
+	if d := time.Since(begin); d > 5*time.Second {
+		t.Errorf("Close took %v", d)
+	}
+}
+
+func TestGroupConfig(t *testing.T) {
+	client, err := NewClient(Config{Brokers: []string{"127.0.0.1:1"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	co := func(bridge.TopicPartition) (bridge.NodeID, bool) { return "", false }
+	for _, cfg := range []GroupConfig{
+		{},
+		{Client: client, GroupID: "g", Node: "n"},
+		{Client: client, GroupID: "g", Coordinator: co},
+		{Client: client, Node: "n", Coordinator: co},
+		{Client: client, GroupID: "g", Node: "n", Coordinator: co, SessionTimeout: time.Second, HeartbeatInterval: time.Second},
+	} {
+		if _, err := NewGroup(cfg); err == nil {
+			t.Errorf("%+v was taken", cfg)
+		}
+	}
+}
+
+func TestBalancer(t *testing.T) {
+	data := func(node bridge.NodeID, started int64) []byte {
+		b, err := (&balancer{data: func() memberData { return memberData{Node: node, Started: started} }}).UserData()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return b
+	}
+	coordinators := map[bridge.TopicPartition]bridge.NodeID{
+		tp("a", 0): "n1", tp("a", 1): "n2", tp("a", 2): "gone", tp("b", 0): "n2", tp("b", 1): "n2", tp("b", 2): "gone",
+	}
+	b := &balancer{coordinator: func(tp bridge.TopicPartition) (bridge.NodeID, bool) {
+		n, ok := coordinators[tp]
+		return n, ok
+	}}
+	var partitions []kafka.Partition
+	for _, p := range []bridge.TopicPartition{tp("b", 2), tp("a", 0), tp("a", 1), tp("a", 2), tp("b", 0), tp("b", 1), tp("c", 0)} {
+		partitions = append(partitions, kafka.Partition{Topic: p.Topic, ID: int(p.Partition)})
+	}
+	members := []kafka.GroupMember{
+		{ID: "m1", UserData: data("n1", 100)},
+		{ID: "m2-old", UserData: data("n2", 100)},
+		{ID: "m2-new", UserData: data("n2", 101)},
+		{ID: "stranger", UserData: nil},
+		{ID: "nonsense", UserData: []byte("{{{")},
+		{ID: "nameless", UserData: []byte(`{"started":5}`)},
+		{ID: "huge", UserData: data(bridge.NodeID(strings.Repeat("n", 5000)), 1)},
+	}
+	want := "map[huge:map[] m1:map[a:[0 2] c:[0]] m2-new:map[a:[1] b:[0 1 2]] m2-old:map[] nameless:map[] nonsense:map[] stranger:map[]]"
+	if got := fmt.Sprint(b.AssignGroups(members, partitions)); got != want {
+		t.Errorf("assignment %s\nwant       %s", got, want)
+	}
+	if got := fmt.Sprint(b.AssignGroups(members[3:5], partitions)); got != "map[nonsense:map[] stranger:map[]]" {
+		t.Errorf("assignment of strangers: %s", got)
+	}
+}
