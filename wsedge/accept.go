@@ -1,0 +1,241 @@
+package wsedge
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+)
+
+// This file is the way of a connection from the listener to whoever serves it. The accept loop is our
+// own because net/http's costs 16 KB more a connection than the WebSocket needs: it looks at the first
+// line of the request, keeps what asks for /ws, and hands everything else, with the bytes read so far,
+// to an ordinary net/http server.
+
+// ErrServerClosed is what Serve returns after Drain or Close.
+var ErrServerClosed = errors.New("wsedge: server closed")
+
+const (
+	// maxRequestHead bounds the request of a handshake: its line and all its headers.
+	maxRequestHead = 16 << 10
+	firstRead      = 2 << 10
+)
+
+// Serve accepts connections from ln until Drain or Close, and closes it. It returns ErrServerClosed then,
+// and otherwise the listener's error. It may be called for several listeners.
+func (srv *Server) Serve(ln net.Listener) error {
+	srv.mu.Lock()
+	if srv.closed || srv.draining {
+		srv.mu.Unlock()
+		ln.Close()
+		return ErrServerClosed
+	}
+	srv.listeners[ln] = true
+	srv.wg.Add(1)
+	srv.mu.Unlock()
+	defer srv.wg.Done()
+	defer func() {
+		ln.Close()
+		srv.mu.Lock()
+		delete(srv.listeners, ln)
+		srv.mu.Unlock()
+	}()
+	var pause time.Duration
+	for {
+		conn, err := ln.Accept()
+		if err != nil {
+			srv.mu.Lock()
+			ended := srv.closed || srv.draining
+			srv.mu.Unlock()
+			if ended {
+				return ErrServerClosed
+			}
+			// Out of file descriptors, or the peer was gone before we came: both pass. net.Error's
+			// Temporary is deprecated for good reasons, but Accept is where it still has a meaning.
+			var temporary interface{ Temporary() bool }
+			if !errors.As(err, &temporary) || !temporary.Temporary() {
+				return fmt.Errorf("accept: %w", err)
+			}
+			pause = min(max(2*pause, 5*time.Millisecond), time.Second)
+			srv.log.Warn().Err(err).Dur("pause", pause).Msg("accept failed")
+			select {
+			case <-time.After(pause):
+			case <-srv.ctx.Done():
+			}
+			continue
+		}
+		pause = 0
+		srv.mu.Lock()
+		if srv.closed || srv.draining {
+			srv.mu.Unlock()
+			conn.Close()
+			return ErrServerClosed
+		}
+		srv.shaking[conn] = true
+		srv.wg.Add(1)
+		srv.mu.Unlock()
+		go func() {
+			defer srv.wg.Done()
+			srv.meet(conn)
+		}()
+	}
+}
+
+// meet reads the head of a connection's first request and passes the connection on.
+func (srv *Server) meet(conn net.Conn) {
+	defer func() { // whoever took the connection over has taken it out already
+		srv.mu.Lock()
+		delete(srv.shaking, conn)
+		srv.mu.Unlock()
+	}()
+	if tcp, ok := conn.(*net.TCPConn); ok && srv.cfg.SendBuffer > 0 {
+		_ = tcp.SetWriteBuffer(srv.cfg.SendBuffer)
+	}
+	_ = conn.SetDeadline(time.Now().Add(srv.cfg.HandshakeTimeout))
+	head, ours, err := readHead(conn)
+	if err != nil {
+		conn.Close()
+		return
+	}
+	if !ours {
+		_ = conn.SetDeadline(time.Time{})
+		srv.httpIn.hand(&prefixConn{Conn: conn, prefix: head})
+		return
+	}
+	end := bytes.Index(head, []byte("\r\n\r\n"))
+	if end < 0 {
+		fmt.Fprintf(conn, "HTTP/1.1 431 %s\r\nConnection: close\r\nContent-Length: 0\r\n\r\n", http.StatusText(http.StatusRequestHeaderFieldsTooLarge))
+		conn.Close()
+		return
+	}
+	srv.shake(conn, head[:end+4], head[end+4:])
+}
+
+// readHead reads until the first line shows that the request is not for us, or to the end of the
+// headers; a head that is too long is returned as far as it was read.
+func readHead(conn net.Conn) (head []byte, ours bool, err error) {
+	head = make([]byte, 0, firstRead)
+	for {
+		if len(head) == cap(head) {
+			head = append(make([]byte, 0, min(2*cap(head), maxRequestHead)), head...)
+		}
+		n, err := conn.Read(head[len(head):cap(head)])
+		head = head[:len(head)+n]
+		if !maybeOurs(head) {
+			return head, false, nil
+		}
+		if bytes.Contains(head[max(0, len(head)-n-3):], []byte("\r\n\r\n")) || len(head) == maxRequestHead {
+			return head, true, nil
+		}
+		if err != nil {
+			return nil, false, err
+		}
+	}
+}
+
+// maybeOurs says whether what has come so far can be the beginning of a request for /ws.
+func maybeOurs(head []byte) bool {
+	const line = "GET /ws"
+	n := min(len(head), len(line))
+	if string(head[:n]) != line[:n] {
+		return false
+	}
+	return len(head) <= len(line) || head[len(line)] == ' ' || head[len(line)] == '?'
+}
+
+// newHTTPServer serves what is not for /ws, and a /ws that comes as a later request of a connection, as
+// it does behind a proxy that keeps connections open.
+func (srv *Server) newHTTPServer() *http.Server {
+	handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/ws" {
+			srv.cfg.HTTP.ServeHTTP(w, r)
+			return
+		}
+		conn, rw, err := http.NewResponseController(w).Hijack()
+		if err != nil {
+			http.Error(w, "the connection cannot be upgraded", http.StatusInternalServerError)
+			return
+		}
+		ahead, _ := rw.Reader.Peek(rw.Reader.Buffered())
+		_ = conn.SetDeadline(time.Now().Add(srv.cfg.HandshakeTimeout))
+		srv.mu.Lock()
+		closed := srv.closed
+		if !closed {
+			srv.shaking[conn] = true
+			srv.wg.Add(1)
+		}
+		srv.mu.Unlock()
+		if closed {
+			conn.Close()
+			return
+		}
+		defer srv.wg.Done()
+		defer func() {
+			srv.mu.Lock()
+			delete(srv.shaking, conn)
+			srv.mu.Unlock()
+		}()
+		srv.upgrade(conn, r, bytes.Clone(ahead))
+	})
+	return &http.Server{
+		Handler:           handler,
+		ReadHeaderTimeout: srv.cfg.HandshakeTimeout,
+		IdleTimeout:       time.Minute,
+		MaxHeaderBytes:    maxRequestHead,
+	}
+}
+
+// prefixConn is a connection of which some bytes have been read already.
+type prefixConn struct {
+	net.Conn
+	prefix []byte
+}
+
+func (c *prefixConn) Read(p []byte) (int, error) {
+	if len(c.prefix) > 0 {
+		n := copy(p, c.prefix)
+		if c.prefix = c.prefix[n:]; len(c.prefix) == 0 {
+			c.prefix = nil
+		}
+		return n, nil
+	}
+	return c.Conn.Read(p)
+}
+
+// connQueue is a net.Listener whose connections are handed to it.
+type connQueue struct {
+	conns chan net.Conn
+	done  chan struct{}
+	once  sync.Once
+}
+
+func newConnQueue() *connQueue {
+	return &connQueue{conns: make(chan net.Conn), done: make(chan struct{})}
+}
+
+func (q *connQueue) hand(c net.Conn) {
+	select {
+	case q.conns <- c:
+	case <-q.done:
+		c.Close()
+	}
+}
+
+func (q *connQueue) Accept() (net.Conn, error) {
+	select {
+	case c := <-q.conns:
+		return c, nil
+	case <-q.done:
+		return nil, net.ErrClosed
+	}
+}
+
+func (q *connQueue) Close() error {
+	q.once.Do(func() { close(q.done) })
+	return nil
+}
+
+func (q *connQueue) Addr() net.Addr { return &net.TCPAddr{IP: net.IPv4zero} }

@@ -1,0 +1,224 @@
+package wsedge
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"net"
+	"net/http"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/coder/websocket"
+)
+
+// Subprotocol names this version of the protocol in the handshake. A client that names none gets it too.
+const Subprotocol = "tidewire.v1.json"
+
+// shake answers a handshake that came through our own accept loop. ahead is what the client has sent
+// after it.
+func (srv *Server) shake(conn net.Conn, head, ahead []byte) {
+	req, err := http.ReadRequest(bufio.NewReader(bytes.NewReader(head)))
+	if err != nil {
+		refuse(conn, http.StatusBadRequest, "the request is not HTTP/1.1")
+		return
+	}
+	req.RemoteAddr = conn.RemoteAddr().String()
+	srv.upgrade(conn, req, bytes.Clone(ahead))
+}
+
+// upgrade makes a session of a connection and runs it to its end. It closes conn.
+func (srv *Server) upgrade(conn net.Conn, req *http.Request, ahead []byte) {
+	if req.ContentLength != 0 || len(req.TransferEncoding) > 0 {
+		refuse(conn, http.StatusBadRequest, "a WebSocket handshake has no body")
+		return
+	}
+	s := newSession(srv, conn)
+	w := &upgradeWriter{conn: conn, to: &wsConn{Conn: conn, s: s, ahead: ahead}}
+	// The request's context never ends on its own, and costs nothing.
+	ws, err := websocket.Accept(w, req, srv.acceptOptions(s))
+	if err != nil {
+		srv.log.Debug().Err(err).Str("remote", req.RemoteAddr).Msg("handshake refused")
+		w.finish()
+		conn.Close()
+		return
+	}
+	if err := conn.SetDeadline(time.Time{}); err != nil {
+		conn.Close()
+		_ = ws.CloseNow()
+		return
+	}
+	ws.SetReadLimit(srv.cfg.MaxFrameBytes + 1) // a margin: the limit itself is ours, see readFrame
+	s.ws = ws
+	if !srv.register(s) {
+		conn.Close()
+		_ = ws.CloseNow()
+		return
+	}
+	srv.mu.Lock()
+	delete(srv.shaking, conn)
+	srv.mu.Unlock()
+	s.run()
+}
+
+func (srv *Server) acceptOptions(s *session) *websocket.AcceptOptions {
+	opts := &websocket.AcceptOptions{
+		Subprotocols:   []string{Subprotocol},
+		OnPongReceived: func(context.Context, []byte) { s.lastPong.Store(time.Now().UnixMilli()) },
+	}
+	if slices.Contains(srv.cfg.AllowedOrigins, "*") {
+		opts.InsecureSkipVerify = true
+	} else {
+		opts.OriginPatterns = srv.cfg.AllowedOrigins
+	}
+	return opts
+}
+
+// upgradeWriter is the http.ResponseWriter of a handshake. It keeps the answer until Hijack or finish.
+type upgradeWriter struct {
+	conn   net.Conn
+	to     *wsConn
+	header http.Header
+	status int
+	body   []byte
+	taken  bool
+}
+
+func (w *upgradeWriter) Header() http.Header {
+	if w.header == nil {
+		w.header = make(http.Header)
+	}
+	return w.header
+}
+
+func (w *upgradeWriter) WriteHeader(status int) {
+	if w.status == 0 {
+		w.status = status
+	}
+}
+
+func (w *upgradeWriter) Write(p []byte) (int, error) {
+	w.WriteHeader(http.StatusOK)
+	w.body = append(w.body, p...)
+	return len(p), nil
+}
+
+// Hijack sends the answer and gives the connection away, with buffers as small as the library can do
+// with: 128 bytes hold any control frame, so that each is one call of Write (see wsConn), and 256
+// bytes of reading ahead are enough for a frame header and a short op.
+func (w *upgradeWriter) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	if w.status != http.StatusSwitchingProtocols {
+		return nil, nil, errors.New("hijacked without an upgrade")
+	}
+	w.taken = true
+	if err := w.send(); err != nil {
+		return nil, nil, err
+	}
+	return w.to, bufio.NewReadWriter(bufio.NewReaderSize(w.to, 256), bufio.NewWriterSize(w.to, 128)), nil
+}
+
+// finish sends the answer of a refused handshake.
+func (w *upgradeWriter) finish() {
+	if !w.taken && w.status != 0 {
+		w.Header().Set("Connection", "close")
+		_ = w.send()
+	}
+}
+
+func (w *upgradeWriter) send() error {
+	resp := http.Response{
+		ProtoMajor: 1, ProtoMinor: 1,
+		StatusCode: w.status, Header: w.Header(),
+	}
+	if w.status != http.StatusSwitchingProtocols {
+		resp.ContentLength = int64(len(w.body))
+		resp.Body = readCloser{bytes.NewReader(w.body)}
+		resp.Close = true
+	}
+	var out bytes.Buffer
+	if err := resp.Write(&out); err != nil {
+		return err
+	}
+	_, err := w.conn.Write(out.Bytes())
+	return err
+}
+
+type readCloser struct{ *bytes.Reader }
+
+func (readCloser) Close() error { return nil }
+
+// refuse answers a request that got nowhere near the library, and closes the connection.
+func refuse(conn net.Conn, status int, why string) {
+	w := &upgradeWriter{conn: conn}
+	http.Error(w, why, status)
+	w.finish()
+	conn.Close()
+}
+
+// wsConn is the connection as the library sees it. The library reads from it; what it writes are control
+// frames only, each in one call (its buffer holds any of them), and these go to the session's queue, so
+// that they never come to stand inside a data frame and the reader never waits for a slow socket.
+type wsConn struct {
+	net.Conn
+	s     *session
+	ahead []byte // what came with the handshake
+}
+
+func (c *wsConn) Read(p []byte) (int, error) {
+	if len(c.ahead) > 0 {
+		n := copy(p, c.ahead)
+		if c.ahead = c.ahead[n:]; len(c.ahead) == 0 {
+			c.ahead = nil
+		}
+		return n, nil
+	}
+	return c.Conn.Read(p)
+}
+
+func (c *wsConn) Write(p []byte) (int, error) {
+	c.s.libraryFrame(p)
+	return len(p), nil
+}
+
+// Close does not close: there may be a close frame in the session's queue. It ends reading; the session
+// closes the connection when it has finished.
+func (c *wsConn) Close() error { return c.Conn.SetReadDeadline(time.Unix(1, 0)) }
+
+// rawConn returns the raw side of a plain TCP connection, through whatever was put around it in the
+// handshake, or nil for any other.
+func rawConn(conn net.Conn) syscall.RawConn {
+	if p, ok := conn.(*prefixConn); ok {
+		conn = p.Conn
+	}
+	sc, ok := conn.(syscall.Conn)
+	if !ok || !canTryWrite {
+		return nil
+	}
+	if _, tcp := conn.(*net.TCPConn); !tcp {
+		if _, unix := conn.(*net.UnixConn); !unix {
+			return nil
+		}
+	}
+	raw, err := sc.SyscallConn()
+	if err != nil {
+		return nil
+	}
+	return raw
+}
+
+// tcpConn returns the TCP connection beneath conn, nil if there is none.
+func tcpConn(conn net.Conn) *net.TCPConn {
+	if p, ok := conn.(*prefixConn); ok {
+		conn = p.Conn
+	}
+	tcp, _ := conn.(*net.TCPConn)
+	return tcp
+}
+
+// describe shortens an error of the library for the log.
+func describe(err error) string {
+	return strings.TrimPrefix(err.Error(), "failed to get reader: ")
+}

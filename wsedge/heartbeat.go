@@ -1,0 +1,97 @@
+package wsedge
+
+import "time"
+
+// One sweep serves all sessions: a timer of its own would cost each of them more than all the rest of
+// being idle does.
+
+const (
+	slowSweep      = 200 * time.Millisecond
+	minPulse       = 10 * time.Millisecond
+	maxPulse       = time.Second
+	pulsesPerBeat  = 10
+	beatsUntilDead = 3 // a ping a beat; this many without any answer and the peer is gone
+)
+
+// sweep sends heartbeats and pings, ends connections whose peer is gone, and those whose socket is full
+// and whose place has left the cache. Their sockets are not touched for it.
+func (srv *Server) sweep() {
+	pulse := time.NewTicker(min(max(srv.cfg.Heartbeat/pulsesPerBeat, minPulse), maxPulse))
+	defer pulse.Stop()
+	slow := time.NewTicker(slowSweep)
+	defer slow.Stop()
+	var sessions []*session
+	for {
+		select {
+		case <-srv.ctx.Done():
+			return
+		case now := <-pulse.C:
+			srv.mu.Lock()
+			for s := range srv.sessions {
+				sessions = append(sessions, s)
+			}
+			srv.mu.Unlock()
+			for _, s := range sessions {
+				s.pulse(now.UnixMilli(), srv.cfg.Heartbeat.Milliseconds())
+			}
+		case <-slow.C:
+			srv.mu.Lock()
+			for s := range srv.blocked {
+				sessions = append(sessions, s)
+			}
+			srv.mu.Unlock()
+			for _, s := range sessions {
+				s.checkSlow()
+			}
+		}
+		clear(sessions)
+		sessions = sessions[:0]
+	}
+}
+
+// pulse does what is due for a session at a time; beat is the heartbeat; both in milliseconds.
+func (s *session) pulse(now, beat int64) {
+	text := s.lastText.Load()
+	ping := now-s.lastPing >= beat
+	if now-text < beat && !ping {
+		return
+	}
+	s.mu.Lock()
+	switch {
+	case s.closing || s.gone:
+	case now-s.lastPong.Load() > beatsUntilDead*beat && !(s.lagging && now-text <= beatsUntilDead*beat):
+		// A client that is slow to read is late to answer pings, but what it reads shows that it
+		// is there.
+		s.srv.log.Debug().Uint64("session", s.id).Msg("no pongs: the client is gone")
+		s.abort()
+	case s.blocked || len(s.control) > 0:
+	default:
+		if now-text >= beat {
+			s.control = appendHeartbeat(s.control)
+		}
+		if ping {
+			s.control = append(s.control, headPing, 0)
+			s.lastPing = now
+		}
+	}
+	s.mu.Unlock()
+	s.enqueue()
+}
+
+// checkSlow closes a session whose socket is full when a cursor of its has left the cache.
+func (s *session) checkSlow() {
+	s.mu.Lock()
+	if s.blocked && !s.closing && !s.gone {
+		s.takeWoken()
+		for c := s.first; c != nil; c = c.next {
+			if c.replay != nil {
+				continue // it is read from Kafka, at the client's pace
+			}
+			if lost := c.arrive(); lost || c.place < c.log.Bounds().Start {
+				s.slow()
+				break
+			}
+		}
+	}
+	s.mu.Unlock()
+}

@@ -1,0 +1,82 @@
+package wsedge
+
+import (
+	"sync/atomic"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// metrics of an edge. What is counted on the way of every message are plain counters of the shards, read
+// when someone asks.
+type metrics struct {
+	connections   atomic.Int64
+	subscriptions atomic.Int64
+	slow          atomic.Int64
+
+	latency   prometheus.Histogram
+	resumes   *prometheus.CounterVec
+	publishes *prometheus.CounterVec
+	errors    *prometheus.CounterVec
+	all       []prometheus.Collector
+}
+
+func newMetrics(srv *Server) *metrics {
+	m := &metrics{
+		latency: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name:    "tidewire_end_to_end_seconds",
+			Help:    "From a record's Kafka timestamp to its being written to a subscriber; a sample.",
+			Buckets: prometheus.ExponentialBuckets(0.001, 2, 15),
+		}),
+		resumes: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "tidewire_resumes_total", Help: "Partitions resumed, by where from: cache, kafka, lost, unknown.",
+		}, []string{"outcome"}),
+		publishes: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "tidewire_publishes_total", Help: "Publishes of clients, by outcome.",
+		}, []string{"outcome"}),
+		errors: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "tidewire_errors_total", Help: "Error answers to clients, by code.",
+		}, []string{"code"}),
+	}
+	gauge := func(name, help string, f func() int64) {
+		m.all = append(m.all, prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, func() float64 { return float64(f()) }))
+	}
+	counter := func(name, help string, f func() int64) {
+		m.all = append(m.all, prometheus.NewCounterFunc(prometheus.CounterOpts{Name: name, Help: help}, func() float64 { return float64(f()) }))
+	}
+	gauge("tidewire_connections", "Connections of clients.", m.connections.Load)
+	gauge("tidewire_subscriptions", "Subscriptions of clients.", m.subscriptions.Load)
+	gauge("tidewire_blocked_connections", "Connections whose socket is full.", func() int64 { return srv.Stats().Blocked })
+	counter("tidewire_delivered_messages_total", "Messages written to subscribers.", func() int64 { return srv.Stats().Delivered })
+	counter("tidewire_delivered_bytes_total", "Bytes of messages written to subscribers.", func() int64 { return srv.Stats().Bytes })
+	counter("tidewire_slow_closes_total", "Connections closed with 4008 because the client did not keep up.", m.slow.Load)
+	m.all = append(m.all, m.latency, m.resumes, m.publishes, m.errors)
+	return m
+}
+
+func (m *metrics) register(r prometheus.Registerer) error {
+	for i, c := range m.all {
+		if err := r.Register(c); err != nil {
+			for _, done := range m.all[:i] {
+				r.Unregister(done)
+			}
+			return err
+		}
+	}
+	return nil
+}
+
+func (m *metrics) failed(code string)       { m.errors.WithLabelValues(code).Inc() }
+func (m *metrics) published(outcome string) { m.publishes.WithLabelValues(outcome).Inc() }
+
+func (m *metrics) resumed(v Verdict) {
+	outcome := "unknown"
+	switch v {
+	case FromCache:
+		outcome = "cache"
+	case FromKafka:
+		outcome = "kafka"
+	case Lost:
+		outcome = "lost"
+	}
+	m.resumes.WithLabelValues(outcome).Inc()
+}

@@ -1,0 +1,29 @@
+package wsedge
+
+import "time"
+
+// The codes of the `error` op. They are part of the protocol.
+const (
+	codeBadRequest        = "bad_request"
+	codeBadSubject        = "bad_subject"
+	codeAlreadySubscribed = "already_subscribed"
+	codeNotSubscribed     = "not_subscribed"
+	codeTooLarge          = "too_large"
+	codeRateLimited       = "rate_limited"
+	codeUnavailable       = "unavailable"
+	codeLimit             = "limit"
+)
+
+// OpError is an answer that says why an op was not carried out. Message says what was wrong and what
+// would be right; Retry is more than zero where the same op may succeed later.
+type OpError struct {
+	ID      uint64 // of the op, 0 if it had none or none that could be read
+	Code    string
+	Message string
+	Retry   time.Duration
+}
+
+func (e *OpError) Error() string { return e.Code + ": " + e.Message }
+
+func badSubject(message string) error { return &OpError{Code: codeBadSubject, Message: message} }
+func badRequest(message string) error { return &OpError{Code: codeBadRequest, Message: message} }

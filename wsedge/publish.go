@@ -1,0 +1,153 @@
+package wsedge
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/tidewire/tidewire/bridge"
+)
+
+// publishQueue holds what a session has published and Kafka has not answered yet. Publishes to one
+// subject go one after the other, so that they arrive in the order in which the client sent them;
+// different subjects go side by side. A subject has a goroutine for as long as it has something to do.
+type publishQueue struct {
+	waiting map[string][]*Op // by subject; the first is on its way
+	count   int
+	bytes   int
+}
+
+const (
+	maxSessionPublishes    = 64
+	maxSessionPublishBytes = 4 << 20
+	publishTimeout         = 10 * time.Second // a backstop: the node answers within 5 s
+	retryPublish           = 500 * time.Millisecond
+)
+
+// publish carries out a pub, or rather sees that it is carried out. While a session has too much on its
+// way it waits, and with it the reader.
+func (s *session) publish(op *Op) *OpError {
+	srv := s.srv
+	view, ok := srv.cfg.Backend.Topic(op.Subject.Topic)
+	if !ok || !view.Publish {
+		srv.metrics.published("refused")
+		return notOpen()
+	}
+	if srv.publishing.Add(1) > int64(srv.cfg.MaxPublishes) {
+		srv.publishing.Add(-1)
+		srv.metrics.published("rate_limited")
+		return &OpError{Code: codeRateLimited, Message: "the node has too many publishes on their way; it was not written, send it again", Retry: retryPublish}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	q := &s.pubs
+	for (q.count >= maxSessionPublishes || q.bytes >= maxSessionPublishBytes) && !s.closing && !s.gone {
+		if s.room == nil {
+			s.room = sync.NewCond(&s.mu)
+		}
+		s.room.Wait()
+	}
+	srv.mu.Lock()
+	defer srv.mu.Unlock()
+	if s.closing || s.gone || srv.closed {
+		srv.publishing.Add(-1)
+		return nil // nobody to answer
+	}
+	kept := *op
+	q.count++
+	q.bytes += kept.size()
+	if q.waiting == nil {
+		q.waiting = make(map[string][]*Op)
+	}
+	line := q.waiting[op.Text]
+	q.waiting[op.Text] = append(line, &kept)
+	if len(line) == 0 {
+		srv.wg.Go(func() { s.publishLine(kept.Text) })
+	}
+	return nil
+}
+
+func (op *Op) size() int {
+	n := len(op.Text) + len(op.Value) + len(op.Mid)
+	for _, h := range op.Headers {
+		n += len(h.Key) + len(h.Value)
+	}
+	return n
+}
+
+func notOpen() *OpError {
+	return &OpError{Code: codeBadSubject, Message: "no such topic is open for publishing"}
+}
+
+// publishLine publishes what waits for one subject until nothing does.
+func (s *session) publishLine(text string) {
+	s.mu.Lock()
+	op := s.pubs.waiting[text][0]
+	s.mu.Unlock()
+	for op != nil {
+		frame := s.publishOne(op)
+		s.srv.publishing.Add(-1)
+		s.mu.Lock()
+		q := &s.pubs
+		q.count--
+		q.bytes -= op.size()
+		line := q.waiting[text]
+		line[0] = nil
+		if line = line[1:]; len(line) == 0 {
+			delete(q.waiting, text)
+			op = nil
+		} else {
+			q.waiting[text] = line
+			op = line[0]
+		}
+		if !s.closing && !s.gone {
+			s.control = append(s.control, frame...)
+		}
+		s.changed()
+		s.mu.Unlock()
+		s.enqueue()
+	}
+}
+
+// publishOne publishes and returns the frame of the answer.
+func (s *session) publishOne(op *Op) []byte {
+	ctx, cancel := context.WithTimeout(s.srv.ctx, publishTimeout)
+	defer cancel()
+	result, err := s.srv.cfg.Backend.Publish(ctx, bridge.PublishRequest{
+		Topic: op.Subject.Topic, Key: op.Subject.Key, Value: op.Value, Headers: op.Headers, Mid: op.Mid, Ack: op.Ack,
+	})
+	if err == nil {
+		outcome := "ok"
+		if result.Duplicate {
+			outcome = "duplicate"
+		}
+		s.srv.metrics.published(outcome)
+		return appendAcked(nil, op.ID, result)
+	}
+	e := publishError(err)
+	e.ID = op.ID
+	s.srv.metrics.published(e.Code)
+	s.srv.metrics.failed(e.Code)
+	if e.Code == codeBadRequest {
+		s.srv.log.Warn().Err(err).Str("topic", op.Subject.Topic).Msg("Kafka refused a publish")
+	}
+	return appendError(nil, e)
+}
+
+func publishError(err error) *OpError {
+	var rejected *bridge.RejectedError
+	switch {
+	case errors.Is(err, bridge.ErrNotExposed):
+		return notOpen()
+	case errors.Is(err, bridge.ErrTooLarge):
+		return &OpError{Code: codeTooLarge, Message: err.Error()}
+	case errors.As(err, &rejected):
+		if rejected.TooLarge {
+			return &OpError{Code: codeTooLarge, Message: err.Error()}
+		}
+		return &OpError{Code: codeBadRequest, Message: err.Error()}
+	}
+	e := unavailable("Kafka or the coordinator cannot be reached now: it may or may not have been written; send it again with the same mid", err)
+	return e
+}

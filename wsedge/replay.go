@@ -1,0 +1,286 @@
+package wsedge
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/tidewire/tidewire/bridge"
+)
+
+// A replay feeds one cursor from Kafka, from a place that the cache does not reach back to until one that
+// it does. There the cursor joins the cache: the replay has delivered everything up to a position, and
+// the cache is read from the first entry after it, so there is no seam.
+//
+// The client sets the pace: no more than maxPending bytes wait for it. While they do not drain, the replay
+// gives its slot back, so that clients who do not read keep nobody else from being served.
+type replay struct {
+	// Set once.
+	s      *session
+	c      *cursor
+	tp     bridge.TopicPartition
+	ctx    context.Context
+	cancel context.CancelFunc
+	slots  chan struct{} // the session's
+	room   chan struct{} // one slot: pending has become shorter
+
+	// Guarded by session.mu.
+	pending []byte // whole frames, the first perhaps begun
+	joined  bool   // nothing is added any more: after pending comes the cache
+
+	// Owned by run.
+	at    bridge.Position // everything up to here is in pending, or was
+	batch []byte
+}
+
+const (
+	maxPending  = 128 << 10
+	replayBatch = 16 << 10
+	// replayPatience is how long a replay keeps its slot while its client does not drain.
+	replayPatience = 250 * time.Millisecond
+)
+
+var errParked = errors.New("the client does not drain")
+
+// startReplay begins a replay after the cursor's position. how says what is known of it; nil: nothing.
+// session.mu is held.
+func (s *session) startReplay(c *cursor, how *Resolution) {
+	if s.replays == nil {
+		s.replays = make(chan struct{}, s.srv.cfg.SessionReplays)
+	}
+	r := &replay{
+		s: s, c: c, at: c.pos, slots: s.replays, room: make(chan struct{}, 1),
+		tp: bridge.TopicPartition{Topic: c.sub.subject.Topic, Partition: c.partition},
+	}
+	r.ctx, r.cancel = context.WithCancel(s.srv.ctx)
+	c.replay, c.more = r, false
+	s.srv.mu.Lock()
+	if s.srv.closed {
+		r.cancel()
+	} else {
+		s.srv.wg.Go(func() { r.run(how) })
+	}
+	s.srv.mu.Unlock()
+}
+
+// take notes that n bytes of pending were sent. session.mu is held.
+func (r *replay) take(n int) {
+	if r.pending = r.pending[n:]; len(r.pending) == 0 {
+		r.pending = nil
+	}
+	select {
+	case r.room <- struct{}{}:
+	default:
+	}
+}
+
+func (r *replay) run(how *Resolution) {
+	defer r.cancel()
+	told := how != nil // what how says was lost has been told in subbed
+	pause := 5 * time.Millisecond
+	for r.ctx.Err() == nil {
+		if how == nil {
+			got, err := r.s.srv.cfg.Backend.Resolve(r.ctx, r.tp, r.at)
+			if err != nil {
+				pause = r.sleep(pause, err)
+				continue
+			}
+			how, told = &got, false
+		}
+		was := r.at
+		err := r.attempt(how, told)
+		switch {
+		case err == nil:
+			return
+		case errors.Is(err, errParked):
+			r.waitRoom(0)
+			pause = 5 * time.Millisecond
+		default:
+			if r.at.After(was) {
+				pause = 5 * time.Millisecond
+			}
+			pause = r.sleep(pause, err)
+		}
+		how = nil
+	}
+}
+
+// sleep waits before another try and returns how long to wait the next time.
+func (r *replay) sleep(pause time.Duration, err error) time.Duration {
+	var ue *bridge.UnavailableError
+	if errors.As(err, &ue) && ue.RetryAfter > pause {
+		pause = min(ue.RetryAfter, time.Second)
+	}
+	select {
+	case <-time.After(pause):
+	case <-r.ctx.Done():
+	}
+	return min(2*pause, time.Second)
+}
+
+var errNotYet = errors.New("the cache does not reach back to the place yet")
+
+// attempt carries out one resolution. It returns nil when the cursor has joined the cache.
+func (r *replay) attempt(how *Resolution, told bool) error {
+	from := how.Offset
+	switch how.Verdict {
+	case FromCache:
+		if r.join() {
+			return nil
+		}
+		return errNotYet
+	case FromKafka:
+	case Lost:
+		if !told {
+			r.push(appendGap(nil, r.c.sub.text, r.tp.Partition, how.At, how.Reason))
+		}
+		if how.At.After(r.at) {
+			r.at = how.At
+		}
+		if r.join() {
+			return nil
+		}
+	default:
+		// The place was good when the subscription began. That the cluster knows nothing of it now
+		// means that it has lost its own memory; go on from what is cached, and say so.
+		r.at = r.c.log.Bounds().Base
+		r.push(appendGap(nil, r.c.sub.text, r.tp.Partition, r.at, bridge.ReasonTruncated))
+		if r.join() {
+			return nil
+		}
+		return errNotYet
+	}
+	release, err := r.acquire()
+	if err != nil {
+		return err
+	}
+	defer release()
+	joined := false
+	err = r.s.srv.cfg.Backend.Replay(r.ctx, r.tp, from, func(run Replayed) error {
+		if err := r.emit(run); err != nil {
+			return err
+		}
+		if joined = r.join(); joined {
+			return bridge.ErrStop
+		}
+		return nil
+	})
+	if joined {
+		return nil
+	}
+	if err == nil {
+		err = errNotYet
+	}
+	return err
+}
+
+// acquire waits for a slot of the session and one of the server.
+func (r *replay) acquire() (release func(), err error) {
+	for _, slots := range []chan struct{}{r.slots, r.s.srv.replays} {
+		select {
+		case slots <- struct{}{}:
+		case <-r.ctx.Done():
+			if slots != r.slots {
+				<-r.slots
+			}
+			return nil, r.ctx.Err()
+		}
+	}
+	return func() {
+		<-r.s.srv.replays
+		<-r.slots
+	}, nil
+}
+
+// emit queues the frames of the subject's records in a run.
+func (r *replay) emit(run Replayed) error {
+	encoder, subject := r.s.srv.cfg.Encoder, &r.c.sub.subject
+	upTo := r.at
+	for i := range run.Records {
+		rec := &run.Records[i]
+		if !rec.Pos.After(r.at) {
+			continue
+		}
+		upTo = rec.Pos
+		if subject.Matches(rec.Key) {
+			r.batch = encoder.AppendMsg(r.batch, r.tp, rec.Record, rec.Pos, bridge.Position{}, false)
+			if len(r.batch) >= replayBatch {
+				if err := r.flush(upTo); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	if run.At.After(upTo) {
+		upTo = run.At
+	}
+	return r.flush(upTo)
+}
+
+// flush queues the batch, after which everything up to a position is queued, and waits until the client
+// has taken enough of it. An error ends the reading, not the replay.
+func (r *replay) flush(upTo bridge.Position) error {
+	r.push(r.batch)
+	r.batch = r.batch[:0]
+	if cap(r.batch) > 4*replayBatch {
+		r.batch = nil
+	}
+	r.at = upTo
+	return r.waitRoom(replayPatience)
+}
+
+func (r *replay) push(frames []byte) {
+	if len(frames) == 0 {
+		return
+	}
+	r.s.mu.Lock()
+	if r.c.replay == r && !r.c.ended {
+		r.pending = append(r.pending, frames...)
+		r.s.activate(r.c)
+	}
+	r.s.mu.Unlock()
+	r.s.enqueue()
+}
+
+// waitRoom waits until pending is short; with a patience, no longer than that at a time without progress.
+func (r *replay) waitRoom(patience time.Duration) error {
+	var timeout <-chan time.Time
+	if patience > 0 {
+		t := time.NewTimer(patience)
+		defer t.Stop()
+		timeout = t.C
+	}
+	for {
+		r.s.mu.Lock()
+		n := len(r.pending)
+		r.s.mu.Unlock()
+		if n <= maxPending {
+			return r.ctx.Err()
+		}
+		select {
+		case <-r.room:
+		case <-timeout:
+			return errParked
+		case <-r.ctx.Done():
+			return r.ctx.Err()
+		}
+	}
+}
+
+// join moves the cursor over to the cache if that reaches back to where the replay has got.
+func (r *replay) join() bool {
+	s, c := r.s, r.c
+	s.mu.Lock()
+	defer s.enqueue()
+	defer s.mu.Unlock()
+	place, ok := c.log.Seek(r.at)
+	if !ok {
+		return false
+	}
+	// The node may know positions that its cache has not got yet: then these are skipped there.
+	c.place, c.pos, c.ahead = place, r.at, true
+	c.more = true
+	r.joined = true
+	s.activate(c)
+	return true
+}

@@ -1,0 +1,247 @@
+package wsedge
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"path"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/rs/zerolog"
+
+	"github.com/tidewire/tidewire/cache"
+)
+
+// Config of a Server. Backend, Cache and Encoder are required; the zero value of any other field means
+// its default.
+type Config struct {
+	Backend Backend
+	Cache   *cache.Store
+	Encoder *FrameEncoder // for what is replayed from Kafka; the cache holds frames of the same make
+
+	Node  string   // this node's name, told in welcome
+	Nodes []string // where clients may go instead, told in bye; default none
+
+	Heartbeat      time.Duration // TIDEWIRE_HEARTBEAT, default 25 s
+	MaxFrameBytes  int64         // TIDEWIRE_MAX_FRAME_BYTES, default 1 MiB
+	AllowedOrigins []string      // TIDEWIRE_ALLOWED_ORIGINS: hosts or origins, may hold *; default the same host
+
+	// HTTP answers every path but /ws. Default: 404.
+	HTTP http.Handler
+
+	Logger     zerolog.Logger        // default: silent
+	Registerer prometheus.Registerer // default: the metrics are kept but registered nowhere
+
+	MaxSubscriptions int // of one session, default 10000
+	MaxBadRequests   int // of one session; forgiven at one a second; default 100
+	MaxPublishes     int // of all sessions together, on their way to Kafka; default 4096
+	MaxReplays       int // of all sessions together, reading from Kafka; default 64
+	SessionReplays   int // of one session, default 4
+	Shards           int // workers that write to sockets, default GOMAXPROCS
+
+	HandshakeTimeout time.Duration // until the request is whole, default 10 s
+	ReadyTimeout     time.Duration // how long a sub waits for the cache to be filled, default 10 s
+	CloseTimeout     time.Duration // from the close frame to the end of the connection, default 5 s
+	DrainSpread      time.Duration // clients told to go return spread over this time, default 2 s
+	SendBuffer       int           // bytes of the kernel's send buffer of a connection, default the system's
+}
+
+func (c *Config) setDefaults() error {
+	if c.Backend == nil || c.Cache == nil || c.Encoder == nil {
+		return errors.New("wsedge: Backend, Cache and Encoder are required")
+	}
+	for _, d := range []struct {
+		field *time.Duration
+		value time.Duration
+	}{
+		{&c.Heartbeat, 25 * time.Second}, {&c.HandshakeTimeout, 10 * time.Second}, {&c.ReadyTimeout, 10 * time.Second},
+		{&c.CloseTimeout, 5 * time.Second}, {&c.DrainSpread, 2 * time.Second},
+	} {
+		if *d.field < 0 {
+			return fmt.Errorf("wsedge: a time is negative: %s", *d.field)
+		}
+		if *d.field == 0 {
+			*d.field = d.value
+		}
+	}
+	for _, n := range []struct {
+		field *int
+		value int
+	}{
+		{&c.MaxSubscriptions, 10000}, {&c.MaxBadRequests, 100}, {&c.MaxPublishes, 4096}, {&c.MaxReplays, 64},
+		{&c.SessionReplays, 4}, {&c.Shards, runtime.GOMAXPROCS(0)},
+	} {
+		if *n.field <= 0 {
+			*n.field = n.value
+		}
+	}
+	if c.MaxFrameBytes <= 0 {
+		c.MaxFrameBytes = 1 << 20
+	}
+	for _, o := range c.AllowedOrigins {
+		if _, err := path.Match(o, ""); err != nil {
+			return fmt.Errorf("wsedge: allowed origin %q is not a pattern: %w", o, err)
+		}
+	}
+	if c.HTTP == nil {
+		c.HTTP = http.NotFoundHandler()
+	}
+	return nil
+}
+
+// Server is the edge of a node: it accepts connections and serves their subscriptions from the node's
+// cache. It is started with New, fed connections by Serve, told of new records by LogAppended and of
+// changed topics by TopicsChanged, and ended by Drain and Close.
+//
+// Goroutines: one a connection, which reads; one a shard, which writes; one a cache log, which finds
+// the sessions that a record is for; one sweep. A connection whose socket is full, a replay from Kafka
+// and a publish on its way have one more for as long as that lasts. Close waits for all of them.
+//
+// Locks, in the order in which they are taken: session.mu, topicHub.mu, then one of the small ones
+// (subscription.mu, shard.mu, Server.mu, those of the cache). Dispatchers never take a session.mu, so
+// that one busy session holds up no dispatch.
+type Server struct {
+	// Set once.
+	cfg     Config
+	log     zerolog.Logger
+	metrics *metrics
+	hub     hub
+	shards  []*shard
+	httpd   *http.Server
+	httpIn  *connQueue
+	replays chan struct{} // a slot for each replay that reads from Kafka
+	ctx     context.Context
+	cancel  context.CancelFunc
+
+	ids        atomic.Uint64
+	publishing atomic.Int64 // on their way to Kafka
+	wg         sync.WaitGroup
+
+	mu        sync.Mutex
+	listeners map[net.Listener]bool
+	shaking   map[net.Conn]bool // in the handshake
+	sessions  map[*session]bool
+	blocked   map[*session]bool // whose socket is full
+	draining  bool
+	closed    bool
+	left      chan struct{} // closed when draining and no session is left
+}
+
+// New makes a server and starts what it runs on its own. The caller must Close it.
+func New(cfg Config) (*Server, error) {
+	if err := cfg.setDefaults(); err != nil {
+		return nil, err
+	}
+	srv := &Server{
+		cfg:       cfg,
+		log:       cfg.Logger.With().Str("component", "edge").Str("node", cfg.Node).Logger(),
+		replays:   make(chan struct{}, cfg.MaxReplays),
+		listeners: make(map[net.Listener]bool),
+		shaking:   make(map[net.Conn]bool),
+		sessions:  make(map[*session]bool),
+		blocked:   make(map[*session]bool),
+		left:      make(chan struct{}),
+	}
+	srv.ctx, srv.cancel = context.WithCancel(context.Background())
+	srv.hub.init(srv)
+	for i := range cfg.Shards {
+		sh := newShard(srv, i)
+		srv.shards = append(srv.shards, sh)
+	}
+	srv.metrics = newMetrics(srv)
+	if cfg.Registerer != nil {
+		if err := srv.metrics.register(cfg.Registerer); err != nil {
+			srv.cancel()
+			return nil, fmt.Errorf("wsedge: register metrics: %w", err)
+		}
+	}
+	for _, sh := range srv.shards {
+		srv.wg.Go(sh.run)
+	}
+	srv.httpIn = newConnQueue()
+	srv.httpd = srv.newHTTPServer()
+	srv.wg.Go(func() { _ = srv.httpd.Serve(srv.httpIn) })
+	srv.wg.Go(srv.sweep)
+	return srv, nil
+}
+
+// LogAppended tells the server that a log has changed. It returns at once; it is what cache.Store.OnAppend
+// wants.
+func (srv *Server) LogAppended(l *cache.Log) { srv.hub.appended(l) }
+
+// TopicsChanged tells the server that the set of topics, or what one of them is, has changed:
+// subscriptions to topics that are gone end. Any goroutine may call it.
+func (srv *Server) TopicsChanged() {
+	for _, th := range srv.hub.all() {
+		view, ok := srv.cfg.Backend.Topic(th.name)
+		if ok && view.Exposed {
+			srv.hub.follow(th, view.Partitions)
+			continue
+		}
+		for _, sub := range th.subscriptions() {
+			sub.s.topicGone(sub)
+		}
+		srv.hub.drop(th)
+	}
+}
+
+// Stats is one look at a server.
+type Stats struct {
+	Connections   int64
+	Subscriptions int64
+	Delivered     int64 // messages
+	Bytes         int64 // of messages, frames' headers included
+	SlowCloses    int64
+	Blocked       int64 // connections whose socket is full now
+}
+
+// Stats counts. Any goroutine may call it.
+func (srv *Server) Stats() Stats {
+	var st Stats
+	srv.mu.Lock()
+	st.Connections, st.Blocked = int64(len(srv.sessions)), int64(len(srv.blocked))
+	srv.mu.Unlock()
+	st.Subscriptions = srv.metrics.subscriptions.Load()
+	st.SlowCloses = srv.metrics.slow.Load()
+	for _, sh := range srv.shards {
+		st.Delivered += sh.delivered.Load()
+		st.Bytes += sh.bytes.Load()
+	}
+	return st
+}
+
+// register adds a session; false when the server takes none any more.
+func (srv *Server) register(s *session) bool {
+	srv.mu.Lock()
+	defer srv.mu.Unlock()
+	if srv.closed || srv.draining {
+		return false
+	}
+	srv.sessions[s] = true
+	return true
+}
+
+func (srv *Server) unregister(s *session) {
+	srv.mu.Lock()
+	defer srv.mu.Unlock()
+	delete(srv.sessions, s)
+	delete(srv.blocked, s)
+	srv.noteLeft()
+}
+
+// noteLeft is called with mu held.
+func (srv *Server) noteLeft() {
+	if srv.draining && len(srv.sessions) == 0 {
+		select {
+		case <-srv.left:
+		default:
+			close(srv.left)
+		}
+	}
+}

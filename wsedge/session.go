@@ -1,0 +1,404 @@
+package wsedge
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"io"
+	"math/rand/v2"
+	"net"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+	"unicode/utf8"
+
+	"crypto/sha256"
+
+	"github.com/coder/websocket"
+	"github.com/rs/zerolog"
+)
+
+// A session is one client's connection. It has one goroutine, which reads; its shard's worker writes.
+//
+// What is to be sent is never queued message by message. It is
+//
+//	rest    what is left of a data frame that the socket took half of,
+//	control whole frames made for this session alone: answers, pongs, live, gap, bye, close,
+//	active  the cursors that have something to read from the cache or from their replay,
+//
+// and goes out in this order. The first two are bounded: the reader stops reading while there is more
+// than maxUnsent to answer, and everything else that lands in control is made at most once a cursor's
+// turn or once a heartbeat.
+type session struct {
+	// Set once.
+	srv   *Server
+	shard *shard
+	id    uint64
+	conn  net.Conn
+	raw   syscall.RawConn // nil: cannot be tried, see writeAside
+	ws    *websocket.Conn
+
+	queued atomic.Bool            // in the shard's queue
+	woken  atomic.Pointer[cursor] // a stack of cursors that a dispatcher has found a record for
+
+	mu       sync.Mutex
+	rest     []byte
+	control  []byte
+	first    *cursor // active cursors, in the order of their turns
+	last     *cursor
+	subs     map[string]*subscription
+	replays  chan struct{} // a slot for each replay that reads from Kafka; nil until there is one
+	room     *sync.Cond    // signalled when control has become shorter; nil until the reader waits
+	allSent  chan struct{} // closed when a closing session has sent everything; nil until finish waits
+	pubs     publishQueue
+	bad      badRequests
+	blocked  bool // the socket is full: a waiter has it, and nobody else writes
+	lagging  bool // was blocked and has not caught up since
+	closing  bool // a close frame is in control: no data any more
+	wecalled bool // the close was our decision
+	gone     bool // nothing can be sent any more
+
+	lastText atomic.Int64 // when a text frame last went out, unix milliseconds
+	lastPong atomic.Int64 // when something last came in answer to a ping
+	lastPing int64        // owned by the sweep
+}
+
+const (
+	// maxUnsent is how many bytes of answers may wait before the reader stops reading.
+	maxUnsent = 64 << 10
+	// keepBuffer is the largest buffer that a reader puts back into the pool.
+	keepBuffer = 64 << 10
+)
+
+func newSession(srv *Server, conn net.Conn) *session {
+	id := srv.ids.Add(1)
+	s := &session{
+		srv: srv, id: id, conn: conn, raw: rawConn(conn),
+		shard: srv.shards[id%uint64(len(srv.shards))],
+	}
+	now := time.Now().UnixMilli()
+	s.lastText.Store(now)
+	s.lastPong.Store(now)
+	s.lastPing = now
+	return s
+}
+
+// name is the session's id as clients and logs see it.
+func (s *session) name() string {
+	sum := sha256.Sum256([]byte(s.srv.cfg.Node + "/" + time.UnixMilli(s.lastPing).String() + "/" + string(rune(s.id))))
+	return hex.EncodeToString(sum[:8])
+}
+
+func (s *session) logger() zerolog.Logger {
+	return s.srv.log.With().Uint64("session", s.id).Logger()
+}
+
+// run greets the client, reads until the connection ends, and cleans up.
+func (s *session) run() {
+	s.srv.metrics.connections.Add(1)
+	defer s.srv.metrics.connections.Add(-1)
+	cfg := &s.srv.cfg
+	s.mu.Lock()
+	s.control = appendWelcome(s.control, cfg.Node, s.name(), cfg.Heartbeat.Milliseconds(), cfg.MaxFrameBytes)
+	s.mu.Unlock()
+	s.enqueue()
+	err := s.read()
+	s.finish(err)
+}
+
+var readBuffers = sync.Pool{New: func() any { b := make([]byte, 0, 4<<10); return &b }}
+
+var (
+	errFrameTooBig = errors.New("frame over the limit")
+	errNotUTF8     = errors.New("frame is not UTF-8")
+)
+
+// read reads frames until the connection ends.
+func (s *session) read() error {
+	for {
+		typ, r, err := s.ws.Reader(context.Background())
+		if err != nil {
+			return err
+		}
+		buf := readBuffers.Get().(*[]byte)
+		frame, err := readFrame(r, (*buf)[:0], s.srv.cfg.MaxFrameBytes)
+		if err == nil && typ == websocket.MessageText && !utf8.Valid(frame) {
+			err = errNotUTF8
+		}
+		if err == nil {
+			s.lastPong.Store(time.Now().UnixMilli())
+			s.handle(typ, frame)
+		}
+		if cap(frame) <= keepBuffer {
+			*buf = frame[:0]
+			readBuffers.Put(buf)
+		}
+		switch {
+		case errors.Is(err, errFrameTooBig):
+			s.close(1009, "frame_too_big", "a frame has at most max_frame_bytes")
+			return err
+		case errors.Is(err, errNotUTF8):
+			s.close(1007, "not_utf8", "a text frame is UTF-8")
+		case err != nil:
+			return err
+		}
+		s.waitRoom()
+	}
+}
+
+// readFrame reads a message into buf, growing it by what has come, never by what was announced.
+func readFrame(r io.Reader, buf []byte, limit int64) ([]byte, error) {
+	for {
+		if len(buf) == cap(buf) {
+			buf = append(buf, 0)[:len(buf)]
+		}
+		n, err := r.Read(buf[len(buf):cap(buf)])
+		buf = buf[:len(buf)+n]
+		if int64(len(buf)) > limit {
+			return buf, errFrameTooBig
+		}
+		if err == io.EOF {
+			return buf, nil
+		}
+		if err != nil {
+			return buf, err
+		}
+	}
+}
+
+// handle carries out the ops of a frame.
+func (s *session) handle(typ websocket.MessageType, frame []byte) {
+	if typ != websocket.MessageText {
+		s.fail(&OpError{Code: codeBadRequest, Message: "a binary frame is no op: ops are JSON in text frames"})
+		return
+	}
+	for len(frame) > 0 {
+		var text []byte
+		if text, frame = NextOp(frame); len(text) == 0 {
+			return
+		}
+		if s.isClosing() {
+			return
+		}
+		op, err := DecodeOp(text)
+		if err != nil {
+			var oe *OpError
+			if errors.As(err, &oe) {
+				s.fail(oe)
+			}
+			continue
+		}
+		if oe := s.carryOut(&op); oe != nil {
+			oe.ID = op.ID
+			s.fail(oe)
+		}
+		s.waitRoom()
+	}
+}
+
+func (s *session) isClosing() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.closing || s.gone
+}
+
+// carryOut does what an op asks for and answers it, or returns why not.
+func (s *session) carryOut(op *Op) *OpError {
+	switch op.Kind {
+	case OpAuth:
+		s.answer(func(dst []byte) []byte { return appendAuthed(dst, op.ID) })
+	case OpPing:
+		s.answer(func(dst []byte) []byte { return appendPong(dst, op.ID) })
+	case OpSub:
+		return s.subscribe(op)
+	case OpUnsub:
+		return s.unsubscribe(op)
+	case OpPub:
+		return s.publish(op)
+	}
+	return nil
+}
+
+// answer puts a frame into control and sees that it is sent.
+func (s *session) answer(frame func(dst []byte) []byte) {
+	s.mu.Lock()
+	if !s.closing && !s.gone {
+		s.control = frame(s.control)
+	}
+	s.mu.Unlock()
+	s.enqueue()
+}
+
+// fail answers with an error and keeps count.
+func (s *session) fail(e *OpError) {
+	s.srv.metrics.failed(e.Code)
+	s.answer(func(dst []byte) []byte { return appendError(dst, e) })
+	switch e.Code {
+	case codeBadRequest, codeBadSubject, codeRateLimited, codeLimit:
+		s.mu.Lock()
+		over := s.bad.add(time.Now(), s.srv.cfg.MaxBadRequests)
+		s.mu.Unlock()
+		if over {
+			s.close(4009, "too_many_errors", "too many bad requests")
+		}
+	}
+}
+
+// badRequests counts the bad requests of a session and forgives one a second.
+type badRequests struct {
+	n  float64
+	at time.Time
+}
+
+func (b *badRequests) add(now time.Time, limit int) (over bool) {
+	b.n = max(0, b.n-now.Sub(b.at).Seconds()) + 1
+	b.at = now
+	return b.n > float64(limit)
+}
+
+// libraryFrame takes a control frame of the library's: a pong, or the answer to a close.
+func (s *session) libraryFrame(p []byte) {
+	s.mu.Lock()
+	if !s.gone && !s.closing {
+		s.control = append(s.control, p...)
+		if len(p) > 0 && p[0] == headClose {
+			s.beginClosing()
+		}
+	}
+	s.mu.Unlock()
+	s.enqueue()
+}
+
+// waitRoom keeps the reader from reading on while the client does not take its answers.
+func (s *session) waitRoom() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for len(s.control) > maxUnsent && !s.closing && !s.gone {
+		if s.room == nil {
+			s.room = sync.NewCond(&s.mu)
+		}
+		s.room.Wait()
+	}
+}
+
+// changed wakes whoever waits for control to become shorter or the session to end. mu is held.
+func (s *session) changed() {
+	if s.room != nil {
+		s.room.Broadcast()
+	}
+}
+
+// enqueue sees that the worker looks at the session.
+func (s *session) enqueue() {
+	if s.queued.CompareAndSwap(false, true) {
+		s.shard.push(s)
+	}
+}
+
+// close says goodbye and ends the connection: the client has CloseTimeout to take the close frame and
+// answer it, then the connection is cut.
+func (s *session) close(code int, bye, reason string) {
+	s.mu.Lock()
+	s.closeLocked(code, bye, reason)
+	s.mu.Unlock()
+	s.enqueue()
+}
+
+// closeLocked is close for who holds mu and enqueues afterwards.
+func (s *session) closeLocked(code int, bye, reason string) {
+	if s.closing || s.gone {
+		return
+	}
+	spread := s.srv.cfg.DrainSpread.Milliseconds()
+	retry := 1 + rand.Int64N(max(1, spread))
+	s.control = appendBye(s.control, bye, retry, s.srv.cfg.Nodes)
+	s.control = appendClose(s.control, code, reason)
+	s.wecalled = true
+	s.beginClosing()
+	_ = s.conn.SetReadDeadline(time.Now().Add(s.srv.cfg.CloseTimeout))
+}
+
+// beginClosing ends all subscriptions. A close frame is in control, or nothing can be sent. mu is held.
+func (s *session) beginClosing() {
+	s.closing = true
+	for _, sub := range s.subs {
+		s.end(sub)
+	}
+	s.subs = nil
+	for c := s.first; c != nil; {
+		c.active, c, c.next = false, c.next, nil
+	}
+	s.first, s.last = nil, nil
+	s.changed()
+}
+
+// abort ends a connection that cannot be written to. mu is held.
+func (s *session) abort() {
+	if s.gone {
+		return
+	}
+	s.gone = true
+	s.beginClosing()
+	s.control, s.rest = nil, nil
+	if s.allSent != nil {
+		close(s.allSent)
+		s.allSent = nil
+	}
+	_ = s.conn.SetReadDeadline(time.Unix(1, 0))
+}
+
+// finish ends the session after its reader has come to an end for reason err. It gives what is still to
+// be sent the time that is left and closes the connection.
+func (s *session) finish(err error) {
+	var wait chan struct{}
+	s.mu.Lock()
+	ours := s.wecalled
+	if !s.closing && !s.gone {
+		// The client went away without a close frame.
+		s.beginClosing()
+	}
+	if !s.gone && len(s.control)+len(s.rest) > 0 {
+		wait = make(chan struct{})
+		s.allSent = wait
+	}
+	s.mu.Unlock()
+	if wait != nil && !errors.Is(err, io.EOF) && !errors.Is(err, syscall.ECONNRESET) && !isTimeout(err) {
+		s.enqueue()
+		t := time.NewTimer(s.srv.cfg.CloseTimeout)
+		select {
+		case <-wait:
+		case <-t.C:
+		}
+		t.Stop()
+	}
+	if ours && errors.Is(err, errFrameTooBig) {
+		s.discard()
+	}
+	s.mu.Lock()
+	unsent := len(s.control)+len(s.rest) > 0
+	s.abort()
+	s.mu.Unlock()
+	if tcp := tcpConn(s.conn); tcp != nil && unsent {
+		_ = tcp.SetLinger(0) // what a client has not taken by now it never will
+	}
+	s.conn.Close()
+	_ = s.ws.CloseNow()
+	s.srv.unregister(s)
+	s.srv.log.Debug().Uint64("session", s.id).Str("reason", describe(err)).Msg("session ended")
+}
+
+// discard reads what the client is still sending of a frame that is too big. To close a socket with
+// unread bytes resets the connection, and the client would never see why.
+func (s *session) discard() {
+	_ = s.conn.SetReadDeadline(time.Now().Add(min(time.Second, s.srv.cfg.CloseTimeout)))
+	if tcp := tcpConn(s.conn); tcp != nil {
+		_ = tcp.CloseWrite()
+	}
+	_, _ = io.Copy(io.Discard, s.conn)
+}
+
+func isTimeout(err error) bool {
+	var ne net.Error
+	return errors.As(err, &ne) && ne.Timeout()
+}

@@ -1,0 +1,342 @@
+package wsedge
+
+import (
+	"context"
+	"errors"
+	"strconv"
+	"time"
+
+	"github.com/tidewire/tidewire/bridge"
+	"github.com/tidewire/tidewire/cache"
+)
+
+// start says where a subscription begins in one partition.
+type start struct {
+	partition int32
+	log       *cache.Log
+	from      startKind
+	place     cache.Index     // fromPlace
+	pos       bridge.Position // fromPlace, fromReplay: everything up to here the client has
+	how       *Resolution     // fromReplay; nil: to be resolved by the replay
+}
+
+type startKind uint8
+
+const (
+	fromHead   startKind = iota // the next record
+	fromBase                    // the first record that is cached
+	fromPlace                   // an entry of the cache
+	fromReplay                  // Kafka
+)
+
+// opening is the beginning of a subscription, worked out before any lock is taken.
+type opening struct {
+	starts    []start
+	recovered bool // meant only when a vector was given
+	gap       string
+	lost      []lostRange
+}
+
+// subscribe carries out a sub.
+func (s *session) subscribe(op *Op) *OpError {
+	if oe := s.maySubscribe(op.Text); oe != nil {
+		return oe
+	}
+	srv, topic := s.srv, op.Subject.Topic
+	ctx, cancel := context.WithTimeout(srv.ctx, srv.cfg.ReadyTimeout)
+	defer cancel()
+	view, ok := srv.cfg.Backend.Topic(topic)
+	if !ok || !view.Exposed || view.Partitions < 1 {
+		return notExposed()
+	}
+	if err := srv.cfg.Backend.Ready(ctx, topic); err != nil {
+		return unavailable("the node is still filling its cache of the topic; try again", err)
+	}
+	if n := len(op.Resume); n > 0 && op.Resume[n-1].Partition >= view.Partitions {
+		return &OpError{Code: codeBadRequest, Message: "resume names partition " + strconv.Itoa(int(op.Resume[n-1].Partition)) +
+			", but the topic has partitions 0 to " + strconv.Itoa(int(view.Partitions)-1)}
+	}
+	o, oe := s.open(ctx, op, view)
+	if oe != nil {
+		return oe
+	}
+	return s.begin(op, o)
+}
+
+func (s *session) maySubscribe(text string) *OpError {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if _, ok := s.subs[text]; ok {
+		return &OpError{Code: codeAlreadySubscribed, Message: "this session is subscribed to the subject: send unsub first to begin anew"}
+	}
+	if n := s.srv.cfg.MaxSubscriptions; len(s.subs) >= n {
+		return &OpError{Code: codeLimit, Message: "a session has at most " + strconv.Itoa(n) + " subscriptions: use a pattern or unsub others"}
+	}
+	return nil
+}
+
+func notExposed() *OpError {
+	return &OpError{Code: codeBadSubject, Message: "no such topic is open to clients"}
+}
+
+// unavailable turns a node's error into an answer.
+func unavailable(message string, err error) *OpError {
+	retry := time.Second
+	var ue *bridge.UnavailableError
+	if errors.As(err, &ue) && ue.RetryAfter > 0 {
+		retry = ue.RetryAfter
+	}
+	return &OpError{Code: codeUnavailable, Message: message, Retry: retry}
+}
+
+// open finds out where to begin in each partition in which records of the subject may be.
+func (s *session) open(ctx context.Context, op *Op, view TopicView) (*opening, *OpError) {
+	o := &opening{recovered: true}
+	var fresh []int // in o.starts
+	for _, p := range partitionsOf(op, view) {
+		st := start{partition: p, log: s.srv.cfg.Cache.Log(op.Subject.Topic, p)}
+		isFresh := !op.Resumed
+		if op.Resumed {
+			st.from = fromBase
+			if at, ok := positionIn(op.Resume, p); ok {
+				var err error
+				if isFresh, err = s.resume(ctx, o, &st, bridge.TopicPartition{Topic: op.Subject.Topic, Partition: p}, at); err != nil {
+					return nil, unavailable("the place to resume from cannot be looked up now; try again", err)
+				}
+			}
+		}
+		if isFresh {
+			st.from = fromHead
+			fresh = append(fresh, len(o.starts))
+		}
+		o.starts = append(o.starts, st)
+	}
+	addHistory(o.starts, fresh, &op.Subject, op.History)
+	return o, nil
+}
+
+// partitionsOf lists the partitions of a subscription, the key's own first: those in which the subject's
+// records may be, and those the client's vector names, for a topic may have been scattered or smaller
+// when the vector was made.
+func partitionsOf(op *Op, view TopicView) []int32 {
+	var list []int32
+	if op.Subject.Kind == KeySubject && !view.Scattered {
+		home := bridge.PartitionFor(op.Subject.Key, view.Partitions)
+		list = append(list, home)
+		for _, p := range op.Resume {
+			if p.Partition != home {
+				list = append(list, p.Partition)
+			}
+		}
+		return list
+	}
+	for p := range view.Partitions {
+		list = append(list, p)
+	}
+	return list
+}
+
+func positionIn(v []PartitionPosition, partition int32) (bridge.Position, bool) {
+	for _, p := range v {
+		if p.Partition == partition {
+			return p.Position, true
+		}
+	}
+	return bridge.Position{}, false
+}
+
+// resume works out how to go on after a position. fresh is true when the cluster does not know it.
+func (s *session) resume(ctx context.Context, o *opening, st *start, tp bridge.TopicPartition, at bridge.Position) (fresh bool, err error) {
+	how, err := s.srv.cfg.Backend.Resolve(ctx, tp, at)
+	if err != nil {
+		return false, err
+	}
+	s.srv.metrics.resumed(how.Verdict)
+	st.pos = at
+	switch how.Verdict {
+	case FromCache:
+		// It may have left the cache since; then the replay looks again.
+		st.seek(at, nil)
+	case FromKafka:
+		st.from, st.how = fromReplay, &how
+	case Lost:
+		o.miss(how.Reason)
+		if how.LostFrom != (bridge.Position{}) || how.LostTo != (bridge.Position{}) {
+			o.lost = append(o.lost, lostRange{tp.Partition, how.LostFrom, how.LostTo})
+		}
+		st.pos = how.At
+		st.seek(how.At, &how)
+	default:
+		o.miss(bridge.ReasonUnknownEpoch)
+		return true, nil
+	}
+	return false, nil
+}
+
+// seek begins in the cache after a position if the cache reaches back that far, else in Kafka.
+func (st *start) seek(at bridge.Position, how *Resolution) {
+	if place, ok := st.log.Seek(at); ok {
+		st.from, st.place = fromPlace, place
+	} else {
+		st.from, st.how = fromReplay, how
+	}
+}
+
+// miss notes that something is missing. Of several reasons the one is told that says most.
+func (o *opening) miss(reason string) {
+	o.recovered = false
+	rank := func(r string) int {
+		switch r {
+		case bridge.ReasonUnknownEpoch:
+			return 3
+		case bridge.ReasonTruncated:
+			return 2
+		case "":
+			return 0
+		}
+		return 1
+	}
+	if rank(reason) > rank(o.gap) {
+		o.gap = reason
+	}
+}
+
+// addHistory moves the fresh starts back so that they cover the n newest records of the subject among
+// them, by timestamp; all that is cached when n is negative. A partition's records are taken from its
+// end, so that each partition stays whole whatever its timestamps are.
+func addHistory(starts []start, fresh []int, subject *Subject, n int) {
+	if n == 0 || len(fresh) == 0 {
+		return
+	}
+	if n < 0 {
+		for _, i := range fresh {
+			starts[i].from = fromBase
+		}
+		return
+	}
+	tails := make([][]cache.Item, len(fresh))
+	for k, i := range fresh {
+		switch l := starts[i].log; subject.Kind {
+		case TopicPattern:
+			tails[k] = l.NewestAll(n)
+		case PrefixPattern:
+			tails[k] = l.NewestPrefix(subject.Key, n)
+		default:
+			tails[k] = l.NewestKey(subject.Key, n)
+		}
+	}
+	// A heap would save comparisons for topics of hundreds of partitions; a history is short.
+	for ; n > 0; n-- {
+		newest := -1
+		for k, t := range tails {
+			if len(t) > 0 && (newest < 0 || t[len(t)-1].Timestamp > tails[newest][len(tails[newest])-1].Timestamp) {
+				newest = k
+			}
+		}
+		if newest < 0 {
+			return
+		}
+		t := tails[newest]
+		st := &starts[fresh[newest]]
+		st.from, st.place = fromPlace, t[len(t)-1].Index
+		tails[newest] = t[:len(t)-1]
+	}
+}
+
+// begin makes the subscription: its cursors, its place in the hub, the answer. Since the topic's lock is
+// held, no record is dispatched meanwhile, and each is either before a cursor's place or will wake it.
+func (s *session) begin(op *Op, o *opening) *OpError {
+	th := s.srv.hub.topic(op.Subject.Topic)
+	sub := &subscription{s: s, subject: op.Subject, text: op.Text, th: th}
+	cursors := make([]*cursor, len(o.starts))
+	at := make(Vector, len(o.starts))
+
+	s.mu.Lock()
+	defer s.enqueue()
+	defer s.mu.Unlock()
+	if s.closing || s.gone {
+		return nil
+	}
+	th.mu.Lock()
+	if th.dropped {
+		th.mu.Unlock()
+		return notExposed()
+	}
+	for i := range o.starts {
+		st := &o.starts[i]
+		b := st.log.Bounds()
+		c := &cursor{sub: sub, log: st.log, partition: st.partition, liveAt: b.End, pos: st.pos, place: st.place}
+		c.d = th.dispatch(st.log, b.End)
+		switch st.from {
+		case fromHead:
+			c.place, c.pos = b.End, b.Head
+		case fromBase:
+			c.place, c.pos = b.Start, b.Base
+		case fromPlace:
+			if st.pos == (bridge.Position{}) && st.place <= b.Start {
+				c.place, c.pos = b.Start, b.Base // history, some of which has left meanwhile
+			} else if st.pos == (bridge.Position{}) {
+				c.pos = st.log.At(st.place)
+			}
+			c.ahead = c.pos.After(b.Head)
+		}
+		c.live = st.from != fromReplay && c.place >= b.End
+		c.more = st.from != fromReplay && c.place < b.End
+		if !c.live {
+			sub.waiting++
+		}
+		cursors[i] = c
+		at[i] = PartitionPosition{st.partition, c.pos}
+	}
+	sub.cursors.Store(&cursors)
+	th.add(sub)
+	th.mu.Unlock()
+
+	if s.subs == nil {
+		s.subs = make(map[string]*subscription)
+	}
+	s.subs[sub.text] = sub
+	s.srv.metrics.subscriptions.Add(1)
+	sortVector(at)
+	s.control = appendSubbed(s.control, op.ID, sub.text, at, op.Resumed, o.gap, o.lost)
+	if sub.waiting == 0 {
+		s.control = appendLive(s.control, sub.text)
+	}
+	for i, c := range cursors {
+		switch {
+		case o.starts[i].from == fromReplay:
+			s.startReplay(c, o.starts[i].how)
+		case c.more:
+			s.activate(c)
+		}
+	}
+	return nil
+}
+
+// unsubscribe carries out an unsub.
+func (s *session) unsubscribe(op *Op) *OpError {
+	s.mu.Lock()
+	sub := s.subs[op.Text]
+	if sub == nil {
+		s.mu.Unlock()
+		return &OpError{Code: codeNotSubscribed, Message: "this session is not subscribed to the subject"}
+	}
+	delete(s.subs, op.Text)
+	s.end(sub)
+	s.control = appendUnsubbed(s.control, op.ID, op.Text, "asked")
+	s.mu.Unlock()
+	s.enqueue()
+	return nil
+}
+
+// topicGone ends a subscription whose topic is not there any more.
+func (s *session) topicGone(sub *subscription) {
+	s.mu.Lock()
+	if !sub.ended {
+		delete(s.subs, sub.text)
+		s.end(sub)
+		s.control = appendUnsubbed(s.control, 0, sub.text, "topic_gone")
+	}
+	s.mu.Unlock()
+	s.enqueue()
+}
