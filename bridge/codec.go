@@ -129,7 +129,7 @@ func (r *reader) epochs() epochList {
 	for range n {
 		e := epochRange{Epoch: Epoch(r.uvarint()), First: r.offset()}
 		size := r.offset()
-		if e.First > 1<<62 || size > 1<<62 {
+		if e.First > 1<<61 || size > 1<<61 { // so that End stays an offset
 			r.fail()
 		}
 		e.End = e.First + size
