@@ -14,8 +14,8 @@ import (
 // reader sees rising positions of its key, and all of them unless it fell behind.
 func TestReadersAndAppendersTogether(t *testing.T) {
 	clk := newClock()
-	s := NewStore(Config{Budget: 300_000, SegmentBytes: 5_000, TTL: time.Second, Now: clk.Now})
-	const logs, records, keys = 3, 3000, 7
+	s := NewStore(Config{Budget: 100_000, SegmentBytes: 5_000, TTL: time.Second, Now: clk.Now})
+	const logs, records, keys = 3, 1500, 7
 	frame := func(dst []byte, n int) []byte { return fmt.Appendf(dst, "<%d %d>", n%keys, n) }
 	var appending, reading sync.WaitGroup
 	var done atomic.Bool
