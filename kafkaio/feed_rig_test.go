@@ -28,9 +28,9 @@ type rig struct {
 	logs    *logBuffer
 
 	mu     sync.Mutex
-	change chan struct{}                  // closed and replaced at each change
-	hold   map[bridge.TopicPartition]bool // Fetched of these are not given back
-	runs   map[bridge.TopicPartition]uint64
+	change chan struct{}                    // closed and replaced at each change
+	hold   map[bridge.TopicPartition]bool   // Fetched of these are not given back
+	runs   map[bridge.TopicPartition]uint64 // of the last Fetched
 	got    map[bridge.TopicPartition][]bridge.Fetched
 	outs   []bridge.OffsetOutOfRangeError
 	metas  []map[string]bridge.TopicMeta
@@ -131,7 +131,7 @@ func (r *rig) Fetched(run uint64, f bridge.Fetched) {
 		if f.Next <= f.From {
 			r.faults = append(r.faults, fmt.Sprintf("%s: empty [%d,%d)", f.TP, f.From, f.Next))
 		}
-		r.got[f.TP] = append(all, f)
+		r.got[f.TP], r.runs[f.TP] = append(all, f), run
 		hold = r.hold[f.TP]
 	})
 	if !hold {
@@ -146,11 +146,7 @@ func (r *rig) OutOfRange(run uint64, tp bridge.TopicPartition, at, lo, hi bridge
 }
 
 func (r *rig) start(tp bridge.TopicPartition, from bridge.Offset) uint64 {
-	run := r.feed.Start(tp, from)
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.runs[tp] = run
-	return run
+	return r.feed.Start(tp, from)
 }
 
 // until waits for cond, which is called with the rig locked.
@@ -174,6 +170,18 @@ func (r *rig) within(d time.Duration, what string, cond func() bool) {
 		case <-timeout:
 			r.t.Fatalf("within %v this did not come: %s", d, what)
 		}
+	}
+}
+
+// untilLogged waits for a line that holds all parts.
+func (r *rig) untilLogged(parts ...string) {
+	r.t.Helper()
+	deadline := time.Now().Add(waitTimeout)
+	for r.logs.with(parts...) == 0 {
+		if time.Now().After(deadline) {
+			r.t.Fatalf("nothing was logged with %q", parts)
+		}
+		time.Sleep(time.Millisecond)
 	}
 }
 
