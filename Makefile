@@ -1,0 +1,41 @@
+# Everything a developer runs. Each target says in its line what it does; `make help` lists them.
+
+GO ?= go
+# Fuzz targets run this long each in `make test`.
+FUZZTIME ?= 10s
+
+.PHONY: help build run test unit lint fuzz bench clean
+
+help: ## this list
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
+
+build: ## the binaries, into ./bin
+	CGO_ENABLED=0 $(GO) build -trimpath -o bin/ ./cmd/tidewire ./cmd/tidectl ./cmd/tidewire-demo
+
+run: build ## a three-node cluster with an embedded Kafka and a page: http://127.0.0.1:8080/
+	@exec ./bin/tidewire-demo
+
+test: lint unit race fuzz ## everything: lint, all tests (real Kafka too where there is a JVM), races, fuzzing
+
+lint: ## gofmt, go vet, staticcheck
+	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); if [ -n "$$unformatted" ]; then echo "gofmt:" $$unformatted; exit 1; fi
+	$(GO) vet ./...
+	$(GO) tool staticcheck ./...
+
+unit: ## all tests without the race detector, real Kafka included
+	$(GO) test -timeout 9m ./...
+
+.PHONY: race
+race: ## the tests again with the race detector where goroutines meet
+	TIDEWIRE_TEST_KAFKA=off $(GO) test -race -timeout 6m ./bridge/ ./cache/ ./replication/ ./wsedge/ ./clients/go/ ./cmd/internal/node/
+
+fuzz: ## each fuzz target for FUZZTIME
+	@set -e; for pkg in $$($(GO) list ./...); do \
+	  for f in $$($(GO) test -list '^Fuzz' $$pkg 2>/dev/null | grep '^Fuzz' || true); do \
+	    echo "fuzz $$f ($$pkg)"; $(GO) test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) $$pkg; done; done
+
+bench: ## the benchmarks of the packages
+	$(GO) test -run '^$$' -bench . -benchmem ./bridge/ ./cache/ ./wsedge/ ./kafkaio/ ./replication/
+
+clean: ## what build made
+	rm -rf bin

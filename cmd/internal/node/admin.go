@@ -1,0 +1,134 @@
+package node
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/tidewire/tidewire/bridge"
+)
+
+// adminHandler serves the operators' port.
+func (n *Node) adminHandler() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, _ *http.Request) {
+		fmt.Fprintf(w, "tidewire %s, node %s\n\n/healthz  the process lives\n/readyz   it can serve\n/status   what it knows (?cluster=true: all nodes)\n/metrics  for Prometheus\n", Version(), n.cfg.NodeID)
+	})
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
+		if why := n.notReady(); len(why) > 0 {
+			http.Error(w, "not ready: "+strings.Join(why, "; "), http.StatusServiceUnavailable)
+			return
+		}
+		fmt.Fprintln(w, "ready")
+	})
+	mux.Handle("GET /metrics", promhttp.HandlerFor(n.metrics.registry, promhttp.HandlerOpts{}))
+	mux.HandleFunc("GET /status", func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Query().Get("cluster") == "true" {
+			writeJSON(w, n.ClusterStatus(r.Context()))
+			return
+		}
+		writeJSON(w, n.Status())
+	})
+	return mux
+}
+
+func writeJSON(w http.ResponseWriter, v any) {
+	w.Header().Set("Content-Type", "application/json")
+	enc := json.NewEncoder(w)
+	enc.SetIndent("", "  ")
+	_ = enc.Encode(v) // the client has gone: nobody is left to tell
+}
+
+// Status is what this node says of itself.
+func (n *Node) Status() bridge.NodeStatus {
+	s := bridge.NodeStatus{
+		Node:          n.cfg.NodeID,
+		Version:       Version(),
+		UptimeSeconds: int64(time.Since(n.begun).Seconds()),
+		Client:        n.Addr(),
+		NotReady:      n.notReady(),
+	}
+	s.Ready = len(s.NotReady) == 0
+	edge, store := n.edge.Stats(), n.store.Stats()
+	s.Connections, s.Subscriptions = edge.Connections, edge.Subscriptions
+	s.Cache = bridge.CacheStatus{Bytes: store.Bytes, Budget: store.Budget, Records: store.Records}
+	n.mu.Lock()
+	up := n.up
+	n.mu.Unlock()
+	if up {
+		s.Groups = n.replication.Groups()
+		s.Partitions = n.bridge.PartitionStatuses()
+	}
+	return s
+}
+
+// A ClusterStatus holds every node's own status, and why those that are missing are.
+type ClusterStatus struct {
+	Nodes       []bridge.NodeStatus      `json:"nodes"`
+	Unreachable map[bridge.NodeID]string `json:"unreachable,omitempty"`
+}
+
+// peerStatusTimeout bounds the question to each other node.
+const peerStatusTimeout = 2 * time.Second
+
+// ClusterStatus asks all nodes, in the order of TIDEWIRE_CLUSTER_PEERS.
+func (n *Node) ClusterStatus(ctx context.Context) ClusterStatus {
+	n.mu.Lock()
+	up := n.up
+	n.mu.Unlock()
+	if !up || len(n.cfg.Peers) == 0 {
+		return ClusterStatus{Nodes: []bridge.NodeStatus{n.Status()}}
+	}
+	ctx, cancel := context.WithTimeout(ctx, peerStatusTimeout)
+	defer cancel()
+	nodes := make([]bridge.NodeStatus, len(n.cfg.Peers))
+	errs := make([]error, len(n.cfg.Peers))
+	var wg sync.WaitGroup
+	for i, p := range n.cfg.Peers {
+		wg.Go(func() {
+			if p.ID == n.cfg.NodeID {
+				nodes[i] = n.Status()
+				return
+			}
+			nodes[i], errs[i] = n.replication.Status(ctx, p.ID)
+		})
+	}
+	wg.Wait()
+	out := ClusterStatus{}
+	for i, p := range n.cfg.Peers {
+		if errs[i] == nil {
+			out.Nodes = append(out.Nodes, nodes[i])
+			continue
+		}
+		if out.Unreachable == nil {
+			out.Unreachable = make(map[bridge.NodeID]string)
+		}
+		out.Unreachable[p.ID] = errs[i].Error()
+	}
+	return out
+}
+
+// peerService answers what other nodes ask of this one.
+type peerService Node
+
+// Publish writes a record to a partition that this node coordinates.
+func (s *peerService) Publish(ctx context.Context, tp bridge.TopicPartition, req bridge.PublishRequest) (bridge.PublishResult, error) {
+	return s.bridge.LocalPublish(ctx, tp, req)
+}
+
+// Head tells the head of a partition that this node coordinates.
+func (s *peerService) Head(ctx context.Context, tp bridge.TopicPartition) (bridge.Position, error) {
+	return s.bridge.LocalHead(ctx, tp)
+}
+
+// Status tells what this node says of itself.
+func (s *peerService) Status(context.Context) (bridge.NodeStatus, error) {
+	return (*Node)(s).Status(), nil
+}

@@ -1,0 +1,193 @@
+package node
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"reflect"
+	"slices"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/kelseyhightower/envconfig"
+)
+
+// env holds the variables as they stand, one field each; parse makes a Config of them. Everything is a
+// string here, because envconfig stops at the first value that it cannot read, and prints it: we want
+// one line for each problem, and no secret in any.
+//
+// The tags are the table that `tidewire -h` prints. A default in brackets is described, not a value.
+type env struct {
+	NodeID           string `envconfig:"TIDEWIRE_NODE_ID" default:"" show:"host name" desc:"this node's name in the cluster"`
+	Listen           string `envconfig:"TIDEWIRE_LISTEN" default:":8080" desc:"clients: WebSocket, SSE, HTTP"`
+	AdminListen      string `envconfig:"TIDEWIRE_ADMIN_LISTEN" default:"127.0.0.1:8081" desc:"/healthz, /readyz, /metrics, /status"`
+	ClusterListen    string `envconfig:"TIDEWIRE_CLUSTER_LISTEN" default:":7070" desc:"Raft and node-to-node calls, one port"`
+	ClusterAdvertise string `envconfig:"TIDEWIRE_CLUSTER_ADVERTISE" default:"" show:"the listen address" desc:"what peers dial"`
+	ClusterPeers     string `envconfig:"TIDEWIRE_CLUSTER_PEERS" default:"" show:"a cluster of one" desc:"n1=host:7070,n2=host:7070,n3=host:7070, this node included"`
+	Groups           string `envconfig:"TIDEWIRE_GROUPS" default:"8" desc:"Raft groups; fixed when the cluster first starts"`
+	DataDir          string `envconfig:"TIDEWIRE_DATA_DIR" default:"./data" desc:"Raft logs and snapshots"`
+
+	KafkaBrokers       string `envconfig:"TIDEWIRE_KAFKA_BROKERS" default:"" show:"required" desc:"host:9092,…"`
+	KafkaTopics        string `envconfig:"TIDEWIRE_KAFKA_TOPICS" default:"" show:"required" desc:"topics to expose: names and /regular expressions/, comma separated; topics that appear later are picked up"`
+	KafkaPublishTopics string `envconfig:"TIDEWIRE_KAFKA_PUBLISH_TOPICS" default:"" show:"none" desc:"topics clients may publish to, same form"`
+	KafkaGroupID       string `envconfig:"TIDEWIRE_KAFKA_GROUP_ID" default:"tidewire" desc:"consumer group"`
+	KafkaStart         string `envconfig:"TIDEWIRE_KAFKA_START" default:"latest" desc:"where a partition that the cluster has never read begins: earliest, latest or an age such as 10m"`
+	KafkaFormats       string `envconfig:"TIDEWIRE_KAFKA_FORMATS" default:"" show:"by content" desc:"pins topics to one form of value in msg: prices=json,blobs=binary,notes=text"`
+	KafkaPartitioner   string `envconfig:"TIDEWIRE_KAFKA_PARTITIONER" default:"murmur2" desc:"where producers put keys: murmur2 (checked while reading) or any"`
+	KafkaTLS           string `envconfig:"TIDEWIRE_KAFKA_TLS" default:"off" desc:"TLS to Kafka: on or off"`
+	KafkaTLSCA         string `envconfig:"TIDEWIRE_KAFKA_TLS_CA" default:"" show:"the system's" desc:"file of certificates to trust, PEM"`
+	KafkaTLSCert       string `envconfig:"TIDEWIRE_KAFKA_TLS_CERT" default:"" show:"none" desc:"client certificate, PEM"`
+	KafkaTLSKey        string `envconfig:"TIDEWIRE_KAFKA_TLS_KEY" default:"" show:"none" desc:"its key, PEM"`
+	KafkaSASLMechanism string `envconfig:"TIDEWIRE_KAFKA_SASL_MECHANISM" default:"" show:"none" desc:"PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512"`
+	KafkaSASLUsername  string `envconfig:"TIDEWIRE_KAFKA_SASL_USERNAME" default:"" show:"none" desc:"user name"`
+	KafkaSASLPassword  string `envconfig:"TIDEWIRE_KAFKA_SASL_PASSWORD" default:"" show:"none" desc:"password" secret:"true"`
+
+	CacheTTL   string `envconfig:"TIDEWIRE_CACHE_TTL" default:"10m" desc:"how long a record stays in memory"`
+	CacheBytes string `envconfig:"TIDEWIRE_CACHE_BYTES" default:"" show:"25% of memory" desc:"budget of all partitions together, in bytes (also 512MiB, 2GiB)"`
+
+	MaxFrameBytes  string `envconfig:"TIDEWIRE_MAX_FRAME_BYTES" default:"1048576" desc:"largest client frame"`
+	Heartbeat      string `envconfig:"TIDEWIRE_HEARTBEAT" default:"25s" desc:"silence after which a client gets a heartbeat"`
+	IsolationGrace string `envconfig:"TIDEWIRE_ISOLATION_GRACE" default:"10s" desc:"how long a node cut off from the majority keeps its clients"`
+	AllowedOrigins string `envconfig:"TIDEWIRE_ALLOWED_ORIGINS" default:"" show:"same host" desc:"browser origins that may connect; * for any"`
+	LogLevel       string `envconfig:"TIDEWIRE_LOG_LEVEL" default:"info" desc:"trace, debug, info, warn or error"`
+	LogFormat      string `envconfig:"TIDEWIRE_LOG_FORMAT" default:"json" desc:"json, or console for people"`
+}
+
+// prefix begins the names of all our variables.
+const prefix = "TIDEWIRE_"
+
+// FromEnv reads the configuration from the environment. The error joins one line for each problem.
+func FromEnv() (Config, error) {
+	var e env
+	if err := envconfig.Process("", &e); err != nil {
+		return Config{}, err
+	}
+	return e.parse()
+}
+
+// Usage prints the table of variables.
+func Usage(w io.Writer) error {
+	t := tabwriter.NewWriter(w, 0, 4, 2, ' ', 0)
+	fmt.Fprintln(t, "VARIABLE\tDEFAULT\tMEANING")
+	for _, f := range fields() {
+		fmt.Fprintf(t, "%s\t%s\t%s\n", f.Name, f.Default, f.Meaning)
+	}
+	return t.Flush()
+}
+
+// A Variable is one row of the table of variables.
+type Variable struct{ Name, Default, Meaning string }
+
+// Variables returns the table of variables, for the documentation's tests.
+func Variables() []Variable {
+	var out []Variable
+	for _, f := range fields() {
+		out = append(out, f.Variable)
+	}
+	return out
+}
+
+type field struct {
+	Variable
+	secret bool
+	index  int
+}
+
+func fields() []field {
+	t := reflect.TypeFor[env]()
+	out := make([]field, 0, t.NumField())
+	for i := range t.NumField() {
+		tag := t.Field(i).Tag
+		def := tag.Get("default")
+		if show := tag.Get("show"); show != "" {
+			def = show
+		}
+		out = append(out, field{Variable{tag.Get("envconfig"), def, tag.Get("desc")}, tag.Get("secret") != "", i})
+	}
+	return out
+}
+
+// Print writes the values in force, one NAME=value a line, secrets masked.
+func Print(w io.Writer) error {
+	var e env
+	if err := envconfig.Process("", &e); err != nil {
+		return err
+	}
+	cfg, err := e.parse()
+	if err != nil {
+		return err
+	}
+	e.inForce(cfg)
+	v := reflect.ValueOf(e)
+	for _, f := range fields() {
+		s := v.Field(f.index).String()
+		if f.secret && s != "" {
+			s = "********"
+		}
+		if _, err := fmt.Fprintf(w, "%s=%s\n", f.Name, s); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// inForce puts in what a default was worked out to be.
+func (e *env) inForce(cfg Config) {
+	e.NodeID = string(cfg.NodeID)
+	e.ClusterAdvertise = cfg.ClusterAdvertise
+	e.CacheBytes = fmt.Sprint(cfg.CacheBytes)
+}
+
+// Unknown returns the variables that look like ours and are not, each with the name that was probably
+// meant, if there is one near. It is for a warning: Kubernetes puts variables such as
+// TIDEWIRE_SERVICE_HOST into every container beside a service named tidewire.
+func Unknown() []string {
+	var out []string
+	all := fields()
+	for _, kv := range os.Environ() {
+		name, _, _ := strings.Cut(kv, "=")
+		if !strings.HasPrefix(name, prefix) || strings.HasPrefix(name, prefix+"TEST_") ||
+			slices.ContainsFunc(all, func(f field) bool { return f.Name == name }) {
+			continue
+		}
+		for _, f := range all {
+			if near(name, f.Name) {
+				name += " (did you mean " + f.Name + "?)"
+				break
+			}
+		}
+		out = append(out, name)
+	}
+	slices.Sort(out)
+	return out
+}
+
+// near says whether one name becomes the other by adding, removing or changing at most two letters.
+func near(a, b string) bool {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := 1; i <= len(a); i++ {
+		diagonal := row[0]
+		row[0] = i
+		for j := 1; j <= len(b); j++ {
+			cost := diagonal
+			if a[i-1] != b[j-1] {
+				cost = 1 + min(diagonal, row[j], row[j-1])
+			}
+			diagonal, row[j] = row[j], cost
+		}
+	}
+	return row[len(b)] <= 2
+}
+
+// problems collects what is wrong, one line each.
+type problems []error
+
+func (p *problems) add(name, value, right string, args ...any) {
+	*p = append(*p, fmt.Errorf("%s=%q: %s", name, value, fmt.Sprintf(right, args...)))
+}
+
+func (p problems) err() error { return errors.Join(p...) }

@@ -1,0 +1,33 @@
+package node
+
+import (
+	"os"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// quarterOfMemory is the default budget of the cache: a quarter of what the process may use, which is
+// the container's limit where there is one and the machine's memory otherwise.
+func quarterOfMemory() int64 {
+	const unknown = 256 << 20
+	total := int64(0)
+	var info unix.Sysinfo_t
+	if unix.Sysinfo(&info) == nil {
+		total = int64(info.Totalram) * int64(info.Unit)
+	}
+	for _, file := range []string{"/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"} {
+		b, err := os.ReadFile(file)
+		if err != nil {
+			continue
+		}
+		if n, err := strconv.ParseInt(strings.TrimSpace(string(b)), 10, 64); err == nil && n > 0 && (total == 0 || n < total) {
+			total = n
+		}
+	}
+	if total == 0 {
+		return unknown
+	}
+	return total / 4
+}

@@ -1,0 +1,144 @@
+package node
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"testing"
+
+	"github.com/tidewire/tidewire/kafkaio/kafkatest"
+)
+
+// One record, every node: the thin path through all layers.
+func TestRecordReachesSubscribersOnEveryNode(t *testing.T) {
+	eachKafka(t, func(t *testing.T, k *aKafka) {
+		topic := k.topic(t, 4, nil)
+		c := startCluster(t, k, 3, topic, nil)
+		var watchers []*watcher
+		for i := range c.nodes {
+			watchers = append(watchers,
+				watch(t, "/"+topic+"/*", 0, func(int) string { return c.addr(i) }),
+				watch(t, "/"+topic+"/EURUSD", 0, func(int) string { return c.addr(i) }))
+		}
+		p := kafkatest.NewProducer(t, k.brokers)
+		for i := range 20 {
+			p.Produce(&kafkatest.Record{Topic: topic, Key: []byte([]string{"EURUSD", "USDJPY"}[i%2]), Value: fmt.Appendf(nil, `{"n":%d}`, i)})
+		}
+		all, n := expected(t, k, topic, nil)
+		one, m := expected(t, k, topic, func(r kafkatest.Record) bool { return string(r.Key) == "EURUSD" })
+		for i, w := range watchers {
+			if i%2 == 0 {
+				compare(t, w, all, n)
+			} else {
+				compare(t, w, one, m)
+			}
+		}
+		samePositions(t, watchers...)
+	})
+}
+
+// load writes records of keys to a topic with a plain producer and a transactional one of which every
+// fourth transaction is aborted, and marks each value so that it occurs once.
+func load(t *testing.T, k *aKafka, topic string, records, keys int) {
+	t.Helper()
+	plain := kafkatest.NewProducer(t, k.brokers)
+	trans := kafkatest.NewTransactionalProducer(t, k.brokers, "load-"+topic)
+	rng := rand.New(rand.NewPCG(1, 2))
+	const run = 500
+	for i, round := 0, 0; i < records; round++ {
+		batch := make([]*kafkatest.Record, 0, run)
+		for ; len(batch) < run && i < records; i++ {
+			batch = append(batch, &kafkatest.Record{
+				Topic:   topic,
+				Key:     fmt.Appendf(nil, "key-%d", rng.IntN(keys)),
+				Value:   fmt.Appendf(nil, `{"n":%d,"round":%d}`, i, round),
+				Headers: nil,
+			})
+		}
+		switch round % 4 {
+		case 0, 1:
+			plain.Produce(batch...)
+		case 2:
+			trans.Commit(batch...)
+		case 3:
+			trans.Abort(batch...)
+		}
+	}
+}
+
+// What a read_committed consumer sees is what pattern and key subscribers on all three nodes get, in
+// order and with equal positions: 100,000 records over 12 partitions and 1,000 keys from a plain
+// producer and one with transactions, some aborted, and a compacted topic beside it.
+func TestSubscribersSeeWhatAReadCommittedConsumerSees(t *testing.T) {
+	eachReal(t, func(t *testing.T, k *aKafka) {
+		const keys = 1000
+		records := 100_000
+		if raceEnabled {
+			records = 20_000
+		}
+		topic := k.topic(t, 12, nil)
+		compacted := topic + "-compacted"
+		k.create(t, compacted, 3, map[string]string{
+			"cleanup.policy": "compact", "segment.ms": "100", "min.cleanable.dirty.ratio": "0.01", "max.compaction.lag.ms": "100",
+		})
+		c := startCluster(t, k, 3, topic+","+compacted, nil)
+		var patterns, ofKeys, ofCompacted []*watcher
+		for i := range c.nodes {
+			node := func(int) string { return c.addr(i) }
+			patterns = append(patterns, watch(t, "/"+topic+"/*", 0, node))
+			for j := range 20 {
+				ofKeys = append(ofKeys, watch(t, fmt.Sprintf("/%s/key-%d", topic, 7*i+j), 0, node))
+			}
+			ofCompacted = append(ofCompacted, watch(t, "/"+compacted+"/*", 0, node))
+		}
+		small := kafkatest.NewProducer(t, k.brokers)
+		for i := range 600 {
+			small.Produce(&kafkatest.Record{Topic: compacted, Key: fmt.Appendf(nil, "c%d", i%10), Value: fmt.Appendf(nil, "v%d", i)})
+		}
+		load(t, k, topic, records, keys)
+		all, n := expected(t, k, topic, nil)
+		if n < records/2 {
+			t.Fatalf("only %d records in Kafka", n)
+		}
+		for _, w := range patterns {
+			compare(t, w, all, n)
+		}
+		for _, w := range ofKeys {
+			key := w.subject[strings.LastIndexByte(w.subject, '/')+1:]
+			one, m := expectedOf(all, t, k, topic, key)
+			compare(t, w, one, m)
+		}
+		samePositions(t, append(patterns, ofKeys...)...)
+		// What was pushed live may since have been compacted away: compare what was pushed with
+		// what was written, and the survivors with what a late reader gets.
+		for _, w := range ofCompacted {
+			eventually(t, "the compacted topic", func() bool { return w.count() == 600 })
+		}
+		samePositions(t, ofCompacted...)
+	})
+}
+
+var keyCache = map[string]map[string]want{}
+
+// expectedOf returns the records of one key; the topic is read once.
+func expectedOf(_ want, t *testing.T, k *aKafka, topic, key string) (want, int) {
+	t.Helper()
+	byKey := keyCache[topic]
+	if byKey == nil {
+		byKey = map[string]want{}
+		for _, r := range kafkatest.ReadCommitted(t, k.brokers, topic) {
+			w := byKey[string(r.Key)]
+			if w == nil {
+				w = want{}
+				byKey[string(r.Key)] = w
+			}
+			w[r.Partition] = append(w[r.Partition], string(r.Value))
+		}
+		keyCache[topic] = byKey
+	}
+	n := 0
+	for _, values := range byKey[key] {
+		n += len(values)
+	}
+	return byKey[key], n
+}

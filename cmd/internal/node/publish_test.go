@@ -1,0 +1,231 @@
+package node
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"sync"
+	"testing"
+
+	"github.com/tidewire/tidewire/kafkaio"
+	"github.com/tidewire/tidewire/kafkaio/kafkatest"
+)
+
+// publishAll publishes count messages over one connection with up to window on their way, every second
+// one twice with the same mid, and returns the acknowledgements by message.
+func publishAll(ctx context.Context, addr, topic, who string, count, window int) (map[int][]frame, error) {
+	c, err := dialWire(ctx, addr)
+	if err != nil {
+		return nil, err
+	}
+	defer c.close()
+	type job struct{ message, id int }
+	var jobs []job
+	id := 0
+	for m := range count {
+		id++
+		jobs = append(jobs, job{m, id})
+		if m%2 == 0 {
+			id++
+			jobs = append(jobs, job{m, id})
+		}
+	}
+	message := map[int]int{}
+	slots := make(chan struct{}, window)
+	sent := make(chan error, 1)
+	var mu sync.Mutex
+	go func() {
+		for _, j := range jobs {
+			select {
+			case slots <- struct{}{}:
+			case <-ctx.Done():
+				sent <- ctx.Err()
+				return
+			}
+			mu.Lock()
+			message[j.id] = j.message
+			mu.Unlock()
+			ack := "kafka"
+			if j.message%3 == 0 {
+				ack = "replicated"
+			}
+			err := c.send(ctx, map[string]any{
+				"op": "pub", "id": j.id, "subject": fmt.Sprintf("/%s/%s-%d", topic, who, j.message%50),
+				"data": json.RawMessage(fmt.Sprintf(`{"who":%q,"m":%d}`, who, j.message)),
+				"mid":  fmt.Sprintf("%s-%d", who, j.message), "ack": ack, "headers": map[string]string{"h": "v"},
+			})
+			if err != nil {
+				sent <- err
+				return
+			}
+		}
+		sent <- nil
+	}()
+	acks := map[int][]frame{}
+	for range jobs {
+		f, err := c.next(ctx)
+		if err != nil {
+			return nil, err
+		}
+		if f.Op != "acked" {
+			return nil, fmt.Errorf("answer to a publish: %s %s: %s", f.Op, f.Code, f.Message)
+		}
+		mu.Lock()
+		m := message[int(f.ID)]
+		mu.Unlock()
+		acks[m] = append(acks[m], *f)
+		<-slots
+	}
+	return acks, <-sent
+}
+
+// 10,000 publishes from clients on all nodes, half of them sent twice with the same mid: each is once in
+// Kafka and once with every subscriber, and the repeats are answered as duplicates of the first.
+func TestPublishesArriveOnceOnEveryNode(t *testing.T) {
+	eachKafka(t, func(t *testing.T, k *aKafka) {
+		total := 10_000
+		if raceEnabled {
+			total = 2_000
+		}
+		topic := k.topic(t, 5, nil)
+		c := startCluster(t, k, 3, topic, openForPublishing(t, topic))
+		var watchers []*watcher
+		for i := range c.nodes {
+			watchers = append(watchers, watch(t, "/"+topic+"/*", 0, func(int) string { return c.addr(i) }))
+		}
+		const clients = 6
+		ctx, cancel := context.WithTimeout(t.Context(), 2*waitTime)
+		defer cancel()
+		var wg sync.WaitGroup
+		results := make([]map[int][]frame, clients)
+		errs := make([]error, clients)
+		for i := range clients {
+			wg.Go(func() {
+				results[i], errs[i] = publishAll(ctx, c.addr(i), topic, fmt.Sprintf("c%d", i), total/clients, 64)
+			})
+		}
+		wg.Wait()
+		for i, err := range errs {
+			if err != nil {
+				t.Fatalf("client %d: %v", i, err)
+			}
+		}
+		in := map[string]int{}
+		for _, r := range kafkatest.ReadCommitted(t, k.brokers, topic) {
+			in[string(r.Value)]++
+		}
+		want, n := expected(t, k, topic, nil)
+		if n != total/clients*clients {
+			t.Errorf("%d records in Kafka for %d publishes", n, total/clients*clients)
+		}
+		for v, times := range in {
+			if times != 1 {
+				t.Fatalf("%s is %d times in Kafka", v, times)
+			}
+		}
+		for _, w := range watchers {
+			compare(t, w, want, n)
+		}
+		samePositions(t, watchers...)
+		for i, acks := range results {
+			for m, list := range acks {
+				duplicates := 0
+				for _, f := range list {
+					if f.Duplicate {
+						duplicates++
+					}
+					if f.Offset != list[0].Offset || f.Partition != list[0].Partition {
+						t.Fatalf("client %d, message %d: acknowledged at %d and %d", i, m, list[0].Offset, f.Offset)
+					}
+					if m%3 == 0 && len(f.Pos) != 3 {
+						t.Fatalf("client %d, message %d: ack replicated without a position", i, m)
+					}
+				}
+				if duplicates != len(list)-1 {
+					t.Fatalf("client %d, message %d: %d of %d answers are duplicates", i, m, duplicates, len(list))
+				}
+			}
+		}
+	})
+}
+
+func openForPublishing(t *testing.T, topics string) func(*Config) {
+	s, err := kafkaio.ParseSelectors(topics)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return func(cfg *Config) { cfg.PublishTopics = s }
+}
+
+// Only topics that are open for it can be published to, and every refusal says why.
+func TestPublishRefusals(t *testing.T) {
+	k := &aKafka{brokers: kafkatest.Fake(t).Brokers()}
+	open, closed := k.topic(t, 1, nil), kafkatest.Topic(t)+"-closed"
+	k.create(t, closed, 1, nil)
+	c := startCluster(t, k, 1, open+","+closed, openForPublishing(t, open))
+	ctx, cancel := context.WithTimeout(t.Context(), waitTime)
+	defer cancel()
+	w, err := dialWire(ctx, c.addr(0))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.close()
+	for i, tc := range []struct {
+		op   map[string]any
+		code string
+	}{
+		{map[string]any{"op": "pub", "subject": "/" + closed + "/k", "data": 1}, "bad_subject"},
+		{map[string]any{"op": "pub", "subject": "/no-such-topic/k", "data": 1}, "bad_subject"},
+		{map[string]any{"op": "pub", "subject": "/" + open + "/*", "data": 1}, "bad_subject"},
+		{map[string]any{"op": "pub", "subject": "/" + open + "/k", "data": 1, "headers": map[string]string{"tidewire-mid": "x"}}, "bad_request"},
+		{map[string]any{"op": "pub", "subject": "/" + open + "/k", "data": 1, "text": "x"}, "bad_request"},
+	} {
+		f, err := w.ask(ctx, int64(i+1), tc.op)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if f.Op != "error" || f.Code != tc.code || f.Message == "" {
+			t.Errorf("%v: answered %s %s %q, want %s", tc.op, f.Op, f.Code, f.Message, tc.code)
+		}
+	}
+}
+
+// With Kafka away a publish is answered unavailable in bounded time, and goes through when it is back.
+func TestPublishWithKafkaAway(t *testing.T) {
+	kafkatest.EachVersion(t, func(t *testing.T, version string) {
+		cluster := kafkatest.Start(t, kafkatest.Options{Version: version})
+		k := &aKafka{brokers: cluster.Brokers(), real: cluster}
+		topic := k.topic(t, 1, nil)
+		c := startCluster(t, k, 3, topic, openForPublishing(t, topic))
+		w := watch(t, "/"+topic+"/*", 0, func(int) string { return c.addr(1) })
+		ctx, cancel := context.WithTimeout(t.Context(), 3*waitTime)
+		defer cancel()
+		conn, err := dialWire(ctx, c.addr(2))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.close()
+		pub := func(id int64) *frame {
+			f, err := conn.ask(ctx, id, map[string]any{"op": "pub", "subject": "/" + topic + "/k", "data": 7, "mid": "the-one"})
+			if err != nil {
+				t.Fatal(err)
+			}
+			return f
+		}
+		cluster.StopBroker(0)
+		if f := pub(1); f.Code != "unavailable" || f.RetryMS <= 0 {
+			t.Fatalf("with Kafka away: %+v, want unavailable with retry_ms", f)
+		}
+		cluster.StartBroker(0)
+		id := int64(1)
+		eventually(t, "the publish to go through", func() bool { id++; return pub(id).Op == "acked" })
+		want, n := expected(t, k, topic, nil)
+		if n != 1 {
+			t.Errorf("%d records in Kafka, want 1", n)
+		}
+		compare(t, w, want, n)
+		if w.subscriptions() != 1 {
+			t.Errorf("the subscriber was disconnected")
+		}
+	})
+}
