@@ -119,7 +119,11 @@ func (f *filler) read(ctx context.Context, p *partition, run int, to Offset) (n 
 		next := min(part.Next, to)
 		s := p.ledger.stampOld(part.Records, next)
 		n += len(s.Records)
-		p.append(s)
+		var arrived time.Time
+		if len(s.Records) > 0 { // their age counts, not that of the filling
+			arrived = time.UnixMilli(s.Records[len(s.Records)-1].Timestamp)
+		}
+		p.append(s, arrived)
 		if next == to {
 			return ErrStop
 		}

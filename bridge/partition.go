@@ -3,6 +3,7 @@ package bridge
 import (
 	"context"
 	"sync"
+	"time"
 
 	"github.com/tidewire/tidewire/cache"
 )
@@ -72,7 +73,7 @@ func (p *partition) apply(term Term, o op) opResult {
 		s, ok := p.ledger.batch(term, *o)
 		res.Refused, res.Repeats = !ok, s.Repeats
 		if ok {
-			p.show(func() { p.append(s) }, batchBytes(s.Records))
+			p.show(func() { p.append(s, time.Time{}) }, batchBytes(s.Records))
 		}
 	case *resetOp:
 		res.Refused = !p.ledger.reset(term, *o)
@@ -101,8 +102,8 @@ func (p *partition) show(f func(), bytes int) {
 	}
 }
 
-// append puts stamped records into the log. The caller holds mu.
-func (p *partition) append(s stamped) {
+// append puts stamped records into the log. They arrived now if arrived is zero. The caller holds mu.
+func (p *partition) append(s stamped, arrived time.Time) {
 	records := make([]cache.Record, len(s.Records))
 	for i, r := range s.Records {
 		records[i] = cache.Record{Key: r.Key, Pos: s.Positions[i], Timestamp: r.Timestamp}
@@ -110,6 +111,7 @@ func (p *partition) append(s stamped) {
 	p.log.Append(cache.Batch{
 		Records: records,
 		Head:    s.Head,
+		Arrived: arrived,
 		Encode: func(dst []byte, i int, prev Position, hasPrev bool) []byte {
 			return p.encoder.AppendMsg(dst, p.tp, s.Records[i], s.Positions[i], prev, hasPrev)
 		},
