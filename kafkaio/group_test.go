@@ -100,6 +100,14 @@ func (n *nodes) join(node bridge.NodeID) *Group {
 	return g
 }
 
+// kill ends a member as a power cut does: the broker hears nothing of it.
+func (g *Group) kill() {
+	gone, cancel := context.WithCancel(context.Background())
+	cancel()
+	g.cut()
+	_ = g.Close(gone)
+}
+
 // has waits until the group has assigned exactly these partitions to g.
 func (n *nodes) has(g *Group, want ...bridge.TopicPartition) {
 	n.t.Helper()
@@ -249,6 +257,25 @@ func TestGroupMetadataLimit(t *testing.T) {
 	if err != nil || len(got) != 0 {
 		t.Errorf("committed %v (%v)", got, err)
 	}
+}
+
+// A node dies and is back before the group has noticed: its new incarnation gets the partitions, not the
+// old one, and all is as before once the old one has timed out.
+func TestGroupNewIncarnation(t *testing.T) {
+	k := kafkatest.Fake(t, kfake.SeedTopics(2, "a"), kfake.GroupMinSessionTimeout(time.Second))
+	n := newNodes(t, Config{Brokers: k.Brokers()}, map[string]int32{"a": 2})
+	n.timeout = time.Second
+	n.coordinate("n1", tp("a", 0))
+	n.coordinate("n2", tp("a", 1))
+	n1, n2 := n.join("n1"), n.join("n2")
+	n.has(n1, tp("a", 0))
+	n.has(n2, tp("a", 1))
+	n2.kill()
+	again := n.join("n2")
+	n.has(again, tp("a", 1))
+	n.has(n1, tp("a", 0))
+	n.reached(tp("a", 1), 9, "again")
+	n.committed(again, tp("a", 1), 9, "again")
 }
 
 // Only what has changed is committed.
