@@ -142,6 +142,10 @@ func decodeMetadata(body []byte, version int16) (clusterMeta, error) {
 			m.topics = append(m.topics, t)
 		}
 	}
+	if version <= 10 {
+		d.i32() // operations
+	}
+	d.end()
 	return m, d.err
 }
 

@@ -1,0 +1,218 @@
+package kafkaio
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kmsg"
+	"github.com/twmb/franz-go/pkg/kversion"
+
+	"github.com/tidewire/tidewire/bridge"
+	"github.com/tidewire/tidewire/kafkaio/kafkatest"
+)
+
+func TestSelectors(t *testing.T) {
+	s, err := ParseSelectors(` prices, /orders-\d{1,3}/ ,/a.*|b/,__consumer_offsets `)
+	must(t, err)
+	for topic, want := range map[string]bool{
+		"prices": true, "prices2": false, "orders-1": true, "orders-1234": false, "xorders-1": false,
+		"abc": true, "b": true, "bc": false, "__consumer_offsets": true, "": false,
+	} {
+		if got := s.Match(topic, false); got != want {
+			t.Errorf("%q: %v", topic, got)
+		}
+	}
+	all, err := ParseSelectors("/.*/")
+	must(t, err)
+	if all.Match("__consumer_offsets", false) || all.Match("inner", true) || !all.Match("x", false) {
+		t.Error("a pattern must select all but internal topics")
+	}
+	if none, err := ParseSelectors("  "); err != nil || !none.Empty() || none.Match("x", false) {
+		t.Errorf("empty list: %v", err)
+	}
+	for _, bad := range []string{"a,", ",a", "a,,b", "/a", "/(/", "//", "a b", "a/b", "/a/b", "prices;x", ".", "ä"} {
+		if s, err := ParseSelectors(bad); err == nil {
+			t.Errorf("%q was taken as %v", bad, s)
+		}
+	}
+}
+
+// TestTopicsFound: topics by name and by pattern, present and later ones, with ids; added partitions;
+// deletion; another topic under the same name.
+func TestTopicsFound(t *testing.T) {
+	c := kafkatest.Fake(t, kfake.SeedTopics(2, "exact", "pat-1", "other", "__hidden"))
+	topicsFound(t, c, c.Brokers())
+}
+
+type topicAdmin interface {
+	CreateTopic(topic string, partitions int32, configs map[string]string) error
+	DeleteTopic(topic string) error
+}
+
+func topicsFound(t *testing.T, c topicAdmin, brokers []string) {
+	r := newRig(t, brokers, "exact,/pat-.*/,/__.*/")
+	has := func(name string, cond func(bridge.TopicMeta) bool) func() bool {
+		return func() bool {
+			m, ok := r.metas[len(r.metas)-1][name]
+			return ok && cond(m)
+		}
+	}
+	r.until("the first topics", func() bool { return len(r.metas) > 0 })
+	r.mu.Lock()
+	first := r.metas[0]
+	r.mu.Unlock()
+	if len(first) != 2 || !first["exact"].Initial || !first["pat-1"].Exposed || first["pat-1"].Publish || first["exact"].ID.IsZero() || first["exact"].Partitions != 2 {
+		t.Errorf("first: %+v", first)
+	}
+	must(t, c.CreateTopic("pat-2", 3, nil))
+	r.within(10*time.Second, "the new topic", has("pat-2", func(m bridge.TopicMeta) bool { return !m.Initial && m.Partitions == 3 }))
+	must(t, c.DeleteTopic("exact"))
+	must(t, c.CreateTopic("exact", 1, nil))
+	r.within(10*time.Second, "the topic that was created again", has("exact", func(m bridge.TopicMeta) bool {
+		return m.ID != first["exact"].ID && !m.Initial && m.Partitions == 1
+	}))
+	must(t, c.DeleteTopic("pat-1"))
+	for range maxMisses { // twice missing, so that this need not wait for the clock
+		must(t, r.topics.Refresh(t.Context()))
+	}
+	r.until("the deletion", func() bool { _, ok := r.metas[len(r.metas)-1]["pat-1"]; return !ok })
+	if _, _, ok := r.topics.Leader(bridge.TopicPartition{Topic: "pat-1"}); ok {
+		t.Error("a deleted topic has a leader")
+	}
+}
+
+// TestTopicsPartitions: added partitions are found within 10 s, and read.
+func TestTopicsPartitions(t *testing.T) {
+	c := kafkatest.Fake(t, kfake.SeedTopics(1, "grow"))
+	r := newRig(t, c.Brokers(), "grow")
+	pr := kafkatest.NewManualProducer(t, c.Brokers())
+	req := kmsg.NewPtrCreatePartitionsRequest()
+	rt := kmsg.NewCreatePartitionsRequestTopic()
+	rt.Topic, rt.Count = "grow", 4
+	req.Topics = append(req.Topics, rt)
+	_, err := req.RequestWith(t.Context(), pr.Client)
+	must(t, err)
+	r.within(10*time.Second, "the added partitions", func() bool { return r.metas[len(r.metas)-1]["grow"].Partitions == 4 })
+	tp := bridge.TopicPartition{Topic: "grow", Partition: 3}
+	r.start(tp, 0)
+	pr.Client.ForceMetadataRefresh()
+	pr.Produce(rec("grow", 3, "k", "v"))
+	r.untilNext(tp, 1)
+}
+
+// TestTopicsOldBroker: a broker without topic ids, and one without flexible metadata.
+func TestTopicsOldBroker(t *testing.T) {
+	for name, v := range map[string]*kversion.Versions{"2.3": kversion.V2_3_0(), "2.5": kversion.V2_5_0(), "2.8": kversion.V2_8_0()} {
+		t.Run(name, func(t *testing.T) {
+			c := kafkatest.Fake(t, kfake.SeedTopics(2, "old"), kfake.MaxVersions(v))
+			r := newRig(t, c.Brokers(), "/ol./")
+			r.until("the topics", func() bool { return len(r.metas) > 0 && r.metas[0]["old"].Partitions == 2 })
+			if zero := r.metas[0]["old"].ID.IsZero(); zero != (name != "2.8") {
+				t.Errorf("id %x", r.metas[0]["old"].ID)
+			}
+			tp := bridge.TopicPartition{Topic: "old", Partition: 1}
+			r.start(tp, 0)
+			kafkatest.NewManualProducer(t, c.Brokers()).Produce(rec("old", 1, "k", "v"))
+			r.untilNext(tp, 1)
+		})
+	}
+}
+
+// TestTopicsAway: without a broker Refresh says so and Run goes on trying; after its end Refresh does
+// not hang.
+func TestTopicsAway(t *testing.T) {
+	c, err := NewClient(Config{Brokers: []string{"127.0.0.1:1"}, DialTimeout: time.Second})
+	must(t, err)
+	topics := NewTopics(c, TopicsConfig{})
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() { defer close(done); topics.Run(ctx) }()
+	for range 3 {
+		if err := topics.Refresh(t.Context()); err == nil {
+			t.Error("no error")
+		}
+	}
+	cancel()
+	<-done
+	if err := topics.Refresh(t.Context()); !errors.Is(err, ErrClosed) {
+		t.Error(err)
+	}
+}
+
+// TestMetadataCut cuts an answer at every byte: an error each time, never a panic.
+func TestMetadataCut(t *testing.T) {
+	for _, version := range []int16{8, 9, 10, 12} {
+		res := kmsg.NewPtrMetadataResponse()
+		res.Version = version
+		b := kmsg.NewMetadataResponseBroker()
+		b.NodeID, b.Host, b.Port = 4, "host", 9092
+		res.Brokers = append(res.Brokers, b)
+		for _, name := range []string{"one", "two"} {
+			topic := kmsg.NewMetadataResponseTopic()
+			topic.Topic, topic.TopicID = &name, [16]byte{1, 2}
+			p := kmsg.NewMetadataResponseTopicPartition()
+			p.Partition, p.Leader, p.LeaderEpoch, p.Replicas = 1, 4, 9, []int32{4, 5}
+			topic.Partitions = append(topic.Partitions, p)
+			res.Topics = append(res.Topics, topic)
+		}
+		whole := res.AppendTo(nil)
+		m, err := decodeMetadata(whole, version)
+		must(t, err)
+		want := partitionAnswer{index: 1, leader: 4, epoch: 9}
+		if m.brokers[4] != "host:9092" || len(m.topics) != 2 || m.topics[1].name != "two" || m.topics[0].partitions[0] != want {
+			t.Errorf("v%d: %+v", version, m)
+		}
+		for n := range len(whole) {
+			if _, err := decodeMetadata(whole[:n:n], version); !errors.Is(err, errShort) {
+				t.Fatalf("v%d cut at %d of %d: %v", version, n, len(whole), err)
+			}
+		}
+	}
+}
+
+// TestFetchCut does the same for a fetch's answer, and compares a whole one.
+func TestFetchCut(t *testing.T) {
+	res := kmsg.NewPtrFetchResponse()
+	res.Version = fetchVersion
+	topic := kmsg.NewFetchResponseTopic()
+	topic.Topic = "t"
+	for i := range int32(2) {
+		p := kmsg.NewFetchResponseTopicPartition()
+		p.Partition, p.LastStableOffset, p.LogStartOffset, p.RecordBatches = i, 7, 3, []byte("records")
+		a := kmsg.NewFetchResponseTopicPartitionAbortedTransaction()
+		a.ProducerID, a.FirstOffset = 5, 6
+		p.AbortedTransactions = append(p.AbortedTransactions, a)
+		topic.Partitions = append(topic.Partitions, p)
+	}
+	res.Topics = append(res.Topics, topic)
+	whole := res.AppendTo(nil)
+	got, err := decodeFetch(whole)
+	must(t, err)
+	if len(got) != 2 || got[1].tp.Partition != 1 || got[1].stable != 7 || got[1].logStart != 3 || string(got[1].raw) != "records" ||
+		!slices.Equal(got[1].aborted, []abortedTxn{{5, 6}}) {
+		t.Errorf("%+v", got)
+	}
+	for n := range len(whole) {
+		if _, err := decodeFetch(whole[:n:n]); !errors.Is(err, errShort) {
+			t.Fatalf("cut at %d of %d: %v", n, len(whole), err)
+		}
+	}
+	// A request as another implementation reads it.
+	var e wireWriter
+	encodeFetch(&e, 250*time.Millisecond, 99, []fetchAsk{
+		{bridge.TopicPartition{Topic: "a", Partition: 1}, 5, 10, 100},
+		{bridge.TopicPartition{Topic: "a", Partition: 2}, -1, 20, 100},
+		{bridge.TopicPartition{Topic: "b"}, 6, 30, 100},
+	})
+	req := kmsg.NewPtrFetchRequest()
+	req.Version = fetchVersion
+	must(t, req.ReadFrom(e.b))
+	if req.IsolationLevel != 1 || req.MaxWaitMillis != 250 || req.MinBytes != 1 || len(req.Topics) != 2 || len(req.Topics[0].Partitions) != 2 ||
+		req.Topics[0].Partitions[1].FetchOffset != 20 || req.Topics[1].Partitions[0].CurrentLeaderEpoch != 6 || req.SessionEpoch != -1 {
+		t.Errorf("%+v", req)
+	}
+}
