@@ -75,6 +75,7 @@ const (
 	groupTimeout       = 5 * time.Second
 	topicsSettle       = 200 * time.Millisecond
 	finalCommitTimeout = 2 * time.Second
+	finalCommitRetry   = 50 * time.Millisecond
 )
 
 var _ bridge.OffsetStore = (*Group)(nil)
@@ -152,7 +153,7 @@ func (g *Group) Close(ctx context.Context) error {
 	g.mu.Unlock()
 
 	commitCtx, cancel := context.WithTimeout(ctx, finalCommitTimeout)
-	err := g.CommitNow(commitCtx)
+	err := g.lastCommit(commitCtx)
 	cancel()
 	g.cancel()
 	stop := context.AfterFunc(ctx, g.cut)
@@ -160,6 +161,27 @@ func (g *Group) Close(ctx context.Context) error {
 	g.wg.Wait()
 	g.commits.close()
 	return err
+}
+
+// lastCommit commits, if need be after the rebalance that is under way: when all nodes are stopped at once,
+// the first one's leaving ends the generation of the others.
+func (g *Group) lastCommit(ctx context.Context) error {
+	for {
+		g.mu.Lock()
+		m, member := g.member, len(g.topics) > 0
+		g.mu.Unlock()
+		if !member || g.cfg.Offsets == nil {
+			return nil
+		}
+		if m != nil {
+			if err := g.commits.commit(ctx, m, g.cfg.Offsets()); !isFenced(err) {
+				return err
+			}
+		}
+		if !nap(ctx, finalCommitRetry) {
+			return nil // not a member: nothing that could be committed
+		}
+	}
 }
 
 // run is the life as a member: one kafka.ConsumerGroup after another, a new one when the topics change.
@@ -190,17 +212,25 @@ func (g *Group) run() {
 
 func (g *Group) groupConfig(names []string) kafka.ConsumerGroupConfig {
 	return kafka.ConsumerGroupConfig{
-		ID:                g.cfg.GroupID,
-		Brokers:           g.cfg.Client.Brokers(),
-		Dialer:            g.dialer(),
-		Topics:            names,
-		GroupBalancers:    []kafka.GroupBalancer{&balancer{coordinator: g.cfg.Coordinator, data: g.memberData}},
+		ID:      g.cfg.GroupID,
+		Brokers: g.cfg.Client.Brokers(),
+		Dialer:  g.dialer(),
+		Topics:  names,
+		GroupBalancers: []kafka.GroupBalancer{
+			&balancer{coordinator: g.cfg.Coordinator, data: g.memberData, topics: g.known},
+		},
 		HeartbeatInterval: g.cfg.HeartbeatInterval,
 		SessionTimeout:    g.cfg.SessionTimeout,
 		RebalanceTimeout:  rebalanceTimeout,
 		JoinGroupBackoff:  joinBackoff,
 		Timeout:           groupTimeout,
 	}
+}
+
+func (g *Group) known() map[string]int32 {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return maps.Clone(g.topics)
 }
 
 func (g *Group) memberData() memberData {

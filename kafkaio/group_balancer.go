@@ -24,7 +24,8 @@ import (
 //     stranger does not read for us; the partitions it were given would look as if they were stuck.
 type balancer struct {
 	coordinator func(bridge.TopicPartition) (bridge.NodeID, bool)
-	data        func() memberData // of this member
+	data        func() memberData       // of this member
+	topics      func() map[string]int32 // names and numbers of partitions, as this node knows them
 }
 
 // balancerName is the protocol's name in JoinGroup. A consumer that does not offer it is refused by the
@@ -69,13 +70,8 @@ func (b *balancer) AssignGroups(members []kafka.GroupMember, partitions []kafka.
 	if len(order) == 0 {
 		return out
 	}
-	partitions = slices.Clone(partitions)
-	slices.SortFunc(partitions, func(x, y kafka.Partition) int {
-		return compareTP(tpOf(x), tpOf(y))
-	})
 	next := 0
-	for _, kp := range partitions {
-		tp := tpOf(kp)
+	for _, tp := range b.all(partitions) {
 		node, ok := b.coordinator(tp)
 		if ok {
 			_, ok = nodes[node]
@@ -85,13 +81,24 @@ func (b *balancer) AssignGroups(members []kafka.GroupMember, partitions []kafka.
 			next++
 		}
 		to := out[nodes[node].member]
-		to[tp.Topic] = append(to[tp.Topic], kp.ID)
+		to[tp.Topic] = append(to[tp.Topic], int(tp.Partition))
 	}
 	return out
 }
 
-func tpOf(p kafka.Partition) bridge.TopicPartition {
-	return bridge.TopicPartition{Topic: p.Topic, Partition: int32(p.ID)}
+// all is what kafka-go found and what this node knows, sorted. kafka-go finds nothing at all when one of
+// the topics does not exist (any more).
+func (b *balancer) all(found []kafka.Partition) []bridge.TopicPartition {
+	set := make(map[bridge.TopicPartition]bool)
+	for _, p := range found {
+		set[bridge.TopicPartition{Topic: p.Topic, Partition: int32(p.ID)}] = true
+	}
+	for topic, n := range b.topics() {
+		for i := range n {
+			set[bridge.TopicPartition{Topic: topic, Partition: i}] = true
+		}
+	}
+	return slices.SortedFunc(maps.Keys(set), compareTP)
 }
 
 func compareTP(x, y bridge.TopicPartition) int {

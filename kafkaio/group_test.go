@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -199,6 +200,43 @@ func TestGroupTopicsChange(t *testing.T) {
 	n.has(g, tp("b", 0))
 }
 
+// A topic that does not exist stays so, and does not keep the others from being assigned.
+func TestGroupCreatesNoTopic(t *testing.T) {
+	k := kafkatest.Fake(t, kfake.SeedTopics(1, "a"), kfake.AllowAutoTopicCreation())
+	n := newNodes(t, Config{Brokers: k.Brokers()}, map[string]int32{"a": 1, "deleted": 1})
+	n.coordinate("n1", tp("a", 0))
+	asked := k.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Metadata}, Observe: true, Count: -1, Topic: "deleted"})
+	g := n.join("n1")
+	n.has(g, tp("a", 0), tp("deleted", 0))
+	if k.TopicInfo("deleted") != nil {
+		t.Error("the topic was created")
+	}
+	if asked.Hits() == 0 {
+		t.Error("nobody asked for the topic: the test shows nothing")
+	}
+}
+
+// The flag is found wherever the stream is cut, and nothing else is touched.
+func TestNoTopicCreation(t *testing.T) {
+	frame := func(key, version byte, body ...byte) []byte {
+		return append([]byte{0, 0, 0, byte(4 + len(body)), 0, key, 0, version}, body...)
+	}
+	in := slices.Concat(frame(18, 0, 1, 1), frame(3, 6, 9, 9, 1), []byte{0, 0, 0, 0}, frame(3, 6, 1), frame(3, 1, 7, 1),
+		frame(11, 6, 1), frame(3, 6), frame(3, 6, 0, 3, 0, 6, 1))
+	want := slices.Concat(frame(18, 0, 1, 1), frame(3, 6, 9, 9, 0), []byte{0, 0, 0, 0}, frame(3, 6, 0), frame(3, 1, 7, 1),
+		frame(11, 6, 1), frame(3, 6), frame(3, 6, 0, 3, 0, 6, 0))
+	for i := range in {
+		for j := i; j <= len(in); j++ {
+			var f noTopicCreation
+			orig := slices.Clone(in)
+			got := slices.Concat(f.filter(orig[:i]), f.filter(orig[i:j]), f.filter(orig[j:]))
+			if !slices.Equal(got, want) || !slices.Equal(orig, in) {
+				t.Fatalf("cut at %d and %d:\n%v, want\n%v", i, j, got, want)
+			}
+		}
+	}
+}
+
 // Errors of every request of the group's life: it goes on, for ever.
 func TestGroupSurvives(t *testing.T) {
 	k := kafkatest.Fake(t, kfake.SeedTopics(2, "a"))
@@ -366,9 +404,9 @@ func TestBalancer(t *testing.T) {
 	b := &balancer{coordinator: func(tp bridge.TopicPartition) (bridge.NodeID, bool) {
 		n, ok := coordinators[tp]
 		return n, ok
-	}}
+	}, topics: func() map[string]int32 { return map[string]int32{"a": 3, "c": 1} }}
 	var partitions []kafka.Partition
-	for _, p := range []bridge.TopicPartition{tp("b", 2), tp("a", 0), tp("a", 1), tp("a", 2), tp("b", 0), tp("b", 1), tp("c", 0)} {
+	for _, p := range []bridge.TopicPartition{tp("b", 2), tp("a", 0), tp("a", 1), tp("b", 0), tp("b", 1)} {
 		partitions = append(partitions, kafka.Partition{Topic: p.Topic, ID: int(p.Partition)})
 	}
 	members := []kafka.GroupMember{

@@ -38,16 +38,15 @@ type idleConn struct {
 }
 
 const (
-	workersPerBroker  = 3
-	requestBytes      = 8 << 20          // of batches in a request, unless a single one is larger
-	pingAfter         = 30 * time.Second // brokers close connections that are idle for long (10 minutes by default)
-	pingTimeout       = 2 * time.Second
-	warmInterval      = time.Second
-	retireAfter       = 5 * time.Minute
-	refreshTimeout    = 5 * time.Second
-	answerGrace       = time.Second // over the time that the broker may wait for replicas
-	acksAll           = -1
-	producerDialFloor = 100 * time.Millisecond // after a failed dial
+	workersPerBroker = 3
+	requestBytes     = 8 << 20          // of batches in a request, unless a single one is larger
+	pingAfter        = 30 * time.Second // brokers close connections that are idle for long (10 minutes by default)
+	pingTimeout      = 2 * time.Second
+	warmInterval     = time.Second
+	retireAfter      = 5 * time.Minute
+	refreshTimeout   = 5 * time.Second
+	answerGrace      = time.Second // over the time that the broker may wait for replicas
+	acksAll          = -1
 )
 
 func (b *broker) wake() { kick(b.wakeup) }
@@ -249,7 +248,11 @@ func (p *Producer) grab(b *broker) (*protocol.Conn, error) {
 }
 
 func (p *Producer) dial(b *broker) (*protocol.Conn, error) {
-	conn, err := p.cfg.Client.Dial(p.ctx, b.addr)
+	// Not longer than an answer may take: a machine that has vanished must not hold up partitions that
+	// another one leads by now.
+	ctx, cancel := context.WithTimeout(p.ctx, p.cfg.RequestTimeout)
+	defer cancel()
+	conn, err := p.cfg.Client.Dial(ctx, b.addr)
 	if err != nil {
 		return nil, err
 	}
