@@ -54,7 +54,7 @@ func run(ctx context.Context, args []string, brokers string, stdout, stderr io.W
 	f.StringVar(&cfg.host, "host", "127.0.0.1", "`address` to listen on with everything; the demo has no authentication")
 	f.IntVar(&cfg.kafkaPort, "kafka-port", 9092, "`port` of the embedded Kafka")
 	f.IntVar(&cfg.rate, "rate", 50, "sample `records` a second")
-	level := f.String("log", "warn", "`level` of the nodes' log: debug, info, warn, error")
+	level := f.String("log", "error", "`level` of the nodes' log: debug, info, warn, error")
 	if err := f.Parse(args); err != nil {
 		if errors.Is(err, flag.ErrHelp) {
 			return 0

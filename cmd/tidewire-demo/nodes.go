@@ -42,13 +42,15 @@ type demoNode struct {
 	index int
 	id    string
 
+	standIn *http.Server // belongs to run; to close after that has ended
+
 	mu      sync.Mutex
 	state   string
-	node    *node.Node
+	closed  bool          // no start any more
+	ready   chan struct{} // closed when the node serves
+	done    chan struct{} // closed when run has ended
 	cancel  context.CancelFunc
-	done    chan struct{} // closed when the node has ended
-	standIn *http.Server
-	err     error // why it ended, if it was not asked to
+	running *node.Node // nil: not made yet, or ended
 }
 
 func newNodes(cfg config, brokers []string, dir string) *nodes {
@@ -91,13 +93,45 @@ func (n *demoNode) config() (node.Config, error) {
 	return c, nil
 }
 
-// start starts the node; it does nothing if that is running.
+// start starts the node and returns at once; it does nothing unless the node is stopped.
 func (n *demoNode) start() error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if n.state != stopped {
+	if n.state != stopped || n.closed {
 		return nil
 	}
+	ctx, cancel := context.WithCancel(context.Background())
+	n.cancel, n.ready, n.done, n.state = cancel, make(chan struct{}), make(chan struct{}), starting
+	go n.run(ctx, n.ready, n.done)
+	return nil
+}
+
+// run runs the node to its end, and then lets the stand-in answer.
+func (n *demoNode) run(ctx context.Context, ready, done chan struct{}) {
+	defer close(done)
+	err := n.serve(ctx, ready)
+	n.mu.Lock()
+	n.running = nil
+	closed := n.closed
+	n.mu.Unlock()
+	if !closed {
+		n.beginStandIn()
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.cancel() // the context's resources, if the node ended by itself
+	if n.state != stopping || err != nil {
+		n.nodes.cfg.log.Error().Err(err).Str("node", n.id).Msg("the node ended by itself")
+		select {
+		case n.nodes.failed <- errors.Join(fmt.Errorf("node %s ended by itself", n.id), err):
+		default:
+		}
+	}
+	n.state = stopped
+}
+
+// serve makes the node and runs it until ctx ends.
+func (n *demoNode) serve(ctx context.Context, ready chan struct{}) error {
 	cfg, err := n.config()
 	if err != nil {
 		return err
@@ -105,20 +139,12 @@ func (n *demoNode) start() error {
 	n.endStandIn()
 	made, err := node.New(cfg)
 	if err != nil {
-		n.beginStandIn()
-		return fmt.Errorf("start %s: %w", n.id, err)
+		return err
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	n.node, n.cancel, n.done, n.state, n.err = made, cancel, make(chan struct{}), starting, nil
-	go n.run(ctx, made, n.done)
-	return nil
-}
-
-// run runs the node to its end, and then lets the stand-in answer.
-func (n *demoNode) run(ctx context.Context, made *node.Node, done chan struct{}) {
-	defer close(done)
-	ended := make(chan struct{})
-	watched := make(chan struct{})
+	n.mu.Lock()
+	n.running = made
+	n.mu.Unlock()
+	ended, watched := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(watched)
 		select {
@@ -128,45 +154,40 @@ func (n *demoNode) run(ctx context.Context, made *node.Node, done chan struct{})
 				n.state = running
 			}
 			n.mu.Unlock()
+			close(ready)
 		case <-ended:
 		}
 	}()
-	err := made.Run(ctx)
+	err = made.Run(ctx)
 	close(ended)
 	<-watched
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	n.cancel() // the context's resources, if the node ended by itself
-	asked := n.state == stopping
-	n.state, n.node = stopped, nil
-	if err != nil || !asked {
-		n.err = errors.Join(fmt.Errorf("node %s ended by itself", n.id), err)
-		n.nodes.cfg.log.Error().Err(err).Str("node", n.id).Msg("the node ended by itself")
-		select {
-		case n.nodes.failed <- n.err:
-		default:
-		}
-	}
-	n.beginStandIn()
+	return err
 }
 
-// beginStandIn and endStandIn are called with mu held.
+// beginStandIn takes the stopped node's client address.
 func (n *demoNode) beginStandIn() {
 	l, err := net.Listen("tcp", n.addr(n.nodes.cfg.clientPorts))
 	if err != nil {
 		n.nodes.cfg.log.Warn().Err(err).Str("node", n.id).Msg("nothing answers at the stopped node's address")
 		return
 	}
-	n.standIn = &http.Server{Handler: n.nodes.web, ReadHeaderTimeout: 5 * time.Second, IdleTimeout: 30 * time.Second}
-	server := n.standIn
+	server := &http.Server{Handler: n.nodes.web, ReadHeaderTimeout: 5 * time.Second, IdleTimeout: 30 * time.Second}
+	n.standIn = server
 	go server.Serve(l) // returns when endStandIn closes the server
 }
 
+// endStandIn gives the address back. The request to start the node was probably made to the stand-in: it
+// is answered first.
 func (n *demoNode) endStandIn() {
-	if n.standIn != nil {
-		n.standIn.Close()
-		n.standIn = nil
+	if n.standIn == nil {
+		return
 	}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	if n.standIn.Shutdown(ctx) != nil {
+		n.standIn.Close()
+	}
+	n.standIn = nil
 }
 
 // stop asks the node to end as SIGTERM would and returns at once.
@@ -182,7 +203,7 @@ func (n *demoNode) stop() {
 // view is the node's state and, while it runs, what it says of itself.
 func (n *demoNode) view() (state string, status *bridge.NodeStatus) {
 	n.mu.Lock()
-	state, made := n.state, n.node
+	state, made := n.state, n.running
 	n.mu.Unlock()
 	if made != nil {
 		s := made.Status()
@@ -198,19 +219,20 @@ func (ns *nodes) waitReady(ctx context.Context) error {
 	defer timer.Stop()
 	for _, n := range ns.all {
 		n.mu.Lock()
-		made := n.node
+		ready := n.ready
 		n.mu.Unlock()
-		if made == nil {
-			return <-ns.failed
-		}
 		select {
-		case <-made.Ready():
+		case <-ready:
 		case err := <-ns.failed:
 			return err
 		case <-ctx.Done():
 			return nil
 		case <-timer.C:
-			return fmt.Errorf("node %s is not ready after %s: %v (see its log with -log=info)", n.id, patience, made.Status().NotReady)
+			why := []string{"it has not begun"}
+			if _, s := n.view(); s != nil {
+				why = s.NotReady
+			}
+			return fmt.Errorf("node %s is not ready after %s: %v (see its log with -log=info)", n.id, patience, why)
 		}
 	}
 	return nil
@@ -219,6 +241,9 @@ func (ns *nodes) waitReady(ctx context.Context) error {
 // close stops every node and waits for them.
 func (ns *nodes) close() {
 	for _, n := range ns.all {
+		n.mu.Lock()
+		n.closed = true
+		n.mu.Unlock()
 		n.stop()
 	}
 	for _, n := range ns.all {
@@ -228,9 +253,6 @@ func (ns *nodes) close() {
 		if done != nil {
 			<-done
 		}
-		n.mu.Lock()
 		n.endStandIn()
-		n.state = stopping // no start any more
-		n.mu.Unlock()
 	}
 }

@@ -33,7 +33,7 @@ func newWeb(ns *nodes) http.Handler {
 	mux.HandleFunc("GET /demo/status", w.status)
 	mux.HandleFunc("POST /demo/stop", w.control(func(n *demoNode) error { n.stop(); return nil }))
 	mux.HandleFunc("POST /demo/start", w.control((*demoNode).start))
-	mux.HandleFunc("/ws", func(rw http.ResponseWriter, _ *http.Request) { // only a stand-in is asked
+	mux.HandleFunc("GET /ws", func(rw http.ResponseWriter, _ *http.Request) { // only a stand-in is asked
 		http.Error(rw, "this node is stopped", http.StatusServiceUnavailable)
 	})
 	return w.guard(mux)

@@ -75,7 +75,7 @@ function draw() {
 }
 
 // Chat: a message is shown at once, pale, and gets its position when its record comes back from Kafka.
-const mine = new Map(); // mid -> its line
+const mine = new Map(); // header chat-line, which is also the message id -> its line
 
 function chatLine(from, text) {
   const li = element('li');
@@ -89,7 +89,7 @@ function chatLine(from, text) {
 }
 
 function chat(m) {
-  const mid = m.headers?.['tidewire-mid'];
+  const mid = m.headers?.['chat-line'];
   let li = mine.get(mid);
   if (li) {
     mine.delete(mid);
@@ -120,7 +120,7 @@ $('say').addEventListener('submit', (event) => {
   mine.set(mid, li);
   $('text').value = '';
   $('chat').scrollTop = $('chat').scrollHeight;
-  client.publish('/chat', { from, text }, mid).catch((err) => {
+  client.publish('/chat', { from, text }, mid, { 'chat-line': mid }).catch((err) => {
     mine.delete(mid);
     li.querySelector('.meta').textContent = `refused: ${err.message}`;
   });

@@ -33,9 +33,9 @@ export class Client {
   }
 
   // publish resolves with the acked object, and repeats the message with the same id until then.
-  publish(subject, data, mid) {
+  publish(subject, data, mid, headers) {
     const id = ++this.id;
-    const frame = JSON.stringify({ op: 'pub', id, subject, data, mid, ack: 'replicated' });
+    const frame = JSON.stringify({ op: 'pub', id, subject, data, mid, headers, ack: 'replicated' });
     return new Promise((resolve, reject) => {
       this.pubs.set(id, { frame, resolve, reject });
       this.send(frame);
@@ -173,6 +173,7 @@ export class Client {
     const seen = this.last.get(key);
     if (m.prev && seen && after([0, ...m.prev], [0, ...seen])) this.missed++;
     if (m.prev && !seen && place && after([0, ...m.prev], place)) this.missed++;
+    if (this.last.size > 10000) this.last.clear(); // costs a chance to notice, not a wrong count
     this.last.set(key, [m.pos[1], m.pos[2]]);
     sub.vector.set(m.pos[0], m.pos);
     this.on.record?.(m);
