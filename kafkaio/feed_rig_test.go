@@ -173,6 +173,26 @@ func (r *rig) within(d time.Duration, what string, cond func() bool) {
 	}
 }
 
+// refreshed asks for metadata until cond holds, which is called with the rig locked.
+func (r *rig) refreshed(what string, cond func() bool) {
+	r.t.Helper()
+	deadline := time.Now().Add(waitTimeout)
+	for {
+		r.mu.Lock()
+		ok := cond()
+		r.mu.Unlock()
+		if ok {
+			return
+		}
+		if time.Now().After(deadline) {
+			r.t.Fatalf("this did not come: %s", what)
+		}
+		if err := r.topics.Refresh(r.t.Context()); err != nil {
+			r.t.Fatal(err)
+		}
+	}
+}
+
 // untilLogged waits for a line that holds all parts.
 func (r *rig) untilLogged(parts ...string) {
 	r.t.Helper()

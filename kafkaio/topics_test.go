@@ -44,6 +44,7 @@ func TestSelectors(t *testing.T) {
 // TestTopicsFound: topics by name and by pattern, present and later ones, with ids; added partitions;
 // deletion; another topic under the same name.
 func TestTopicsFound(t *testing.T) {
+	t.Parallel() // it waits for the clock
 	c := kafkatest.Fake(t, kfake.SeedTopics(2, "exact", "pat-1", "other", "__hidden"))
 	topicsFound(t, c, c.Brokers())
 }
