@@ -76,7 +76,9 @@ func (b *Bridge) LocalPublish(ctx context.Context, tp TopicPartition, req Publis
 		return PublishResult{}, ErrNotExposed
 	}
 	res, err := l.pub.publish(ctx, tp, req)
-	b.cfg.Metrics.Published(outcome(res, err))
+	if !errors.Is(err, ErrNotCoordinator) {
+		b.cfg.Metrics.Published(outcome(res, err))
+	}
 	return res, err
 }
 
@@ -105,9 +107,8 @@ func outcome(res PublishResult, err error) string {
 type publishing struct {
 	l *lead
 
-	mu     sync.Mutex
-	parts  map[TopicPartition]*publishPart
-	nobody midWindow // for topics that the edge does not read: the ledger knows nothing of them
+	mu    sync.Mutex
+	parts map[TopicPartition]*publishPart
 }
 
 type publishPart struct {
@@ -115,6 +116,7 @@ type publishPart struct {
 	settled bool
 	doubts  int // counts outcomes that were not known; a settling that one overtook does not count
 	flights map[midKey]*flight
+	written midWindow // of a topic that the edge does not read: there the ledger knows nothing
 }
 
 type flight struct {
@@ -153,6 +155,9 @@ func (p *publishing) publish(ctx context.Context, tp TopicPartition, req Publish
 	if err := p.settle(ctx, tp, part); err != nil {
 		return PublishResult{}, err
 	}
+	if p.l.ctx.Err() != nil {
+		return PublishResult{}, ErrNotCoordinator // the role ended meanwhile: let the next one write it
+	}
 	key := keyOfMid(req.User, req.Mid)
 	f, first, offset, err := p.take(tp, part, key)
 	switch {
@@ -162,8 +167,12 @@ func (p *publishing) publish(ctx context.Context, tp TopicPartition, req Publish
 		return p.result(ctx, tp, req, offset, true)
 	case first:
 		// The caller may go away, but what is on its way to Kafka is followed to its end: the next
-		// one with this id waits for it.
-		pctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), publishTimeout)
+		// one with this id waits for it. The deadline stays: what settling took is not to be had again.
+		end, ok := ctx.Deadline()
+		if !ok {
+			end = time.Now().Add(publishTimeout)
+		}
+		pctx, cancel := context.WithDeadline(context.WithoutCancel(ctx), end)
 		f.res, f.err = p.produce(pctx, tp, req)
 		cancel()
 		p.land(tp, part, key, f)
@@ -183,6 +192,15 @@ func (p *publishing) publish(ctx context.Context, tp TopicPartition, req Publish
 	return p.result(ctx, tp, req, f.res.Offset, true)
 }
 
+// ledgerOf returns the partition when its ledger follows what is written to it: a topic that the edge
+// once read and reads no more has a ledger that stands still.
+func (p *publishing) ledgerOf(tp TopicPartition) *partition {
+	if m, ok := p.l.b.topicMeta(tp.Topic); !ok || !m.Exposed {
+		return nil
+	}
+	return p.l.b.started(tp)
+}
+
 // take says what is known of a message id: its flight (first is true for the one who must fly it), or
 // with f nil the offset where the ledger has it.
 func (p *publishing) take(tp TopicPartition, part *publishPart, key midKey) (f *flight, first bool, o Offset, err error) {
@@ -192,13 +210,13 @@ func (p *publishing) take(tp TopicPartition, part *publishPart, key midKey) (f *
 		return f, false, 0, nil
 	}
 	// Flights leave only after the ledger has them, so looking here second misses nothing.
-	if lp := p.l.b.started(tp); lp != nil {
+	if lp := p.ledgerOf(tp); lp != nil {
 		found := false
 		lp.view(func(l *ledger) { o, found = l.mids.find(key) })
 		if found {
 			return nil, false, o, nil
 		}
-	} else if o, found := p.nobody.find(key); found {
+	} else if o, found := part.written.find(key); found {
 		return nil, false, o, nil
 	}
 	if len(part.flights) >= maxFlights {
@@ -214,7 +232,7 @@ func (p *publishing) land(tp TopicPartition, part *publishPart, key midKey, f *f
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	defer close(f.done)
-	lp := p.l.b.started(tp)
+	lp := p.ledgerOf(tp)
 	switch {
 	case f.err != nil:
 		delete(part.flights, key)
@@ -225,8 +243,8 @@ func (p *publishing) land(tp TopicPartition, part *publishPart, key midKey, f *f
 		}
 	case lp == nil:
 		delete(part.flights, key)
-		if _, seen := p.nobody.find(key); !seen {
-			p.nobody.add(key, f.res.Offset)
+		if _, seen := part.written.find(key); !seen {
+			part.written.add(key, f.res.Offset)
 		}
 	default:
 		read := false
@@ -320,13 +338,13 @@ func (p *publishing) produce(ctx context.Context, tp TopicPartition, req Publish
 // result makes the answer, after waiting for the edge cluster's commit where that was asked for.
 func (p *publishing) result(ctx context.Context, tp TopicPartition, req PublishRequest, o Offset, duplicate bool) (PublishResult, error) {
 	res := PublishResult{Partition: tp.Partition, Offset: o, Duplicate: duplicate}
-	lp := p.l.b.started(tp)
+	lp := p.ledgerOf(tp)
 	if req.Ack == AckReplicated {
 		for lp == nil {
 			if !pause(ctx, coordinatorRetry) {
 				return PublishResult{}, unavailable(fmt.Errorf("%v is not being read yet: %w", tp, ctx.Err()))
 			}
-			lp = p.l.b.started(tp)
+			lp = p.ledgerOf(tp)
 		}
 		if err := lp.wait(ctx, func(l *ledger) bool { return l.next() > o }); err != nil {
 			return PublishResult{}, unavailable(fmt.Errorf("written to Kafka, not yet agreed on by the edge: %w", err))
