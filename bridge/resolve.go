@@ -86,18 +86,28 @@ func (p *partition) resolveFrom(at Position, earliest Offset) Resolution {
 	earliest = min(earliest, p.ledger.next())
 	r := Resolution{Verdict: FromKafka, Offset: max(o.Next, earliest)}
 	r.At = epochs.before(r.Offset)
+	evicted := o.Evicted
+	lostFrom, lostTo, some := o.LostFrom, o.LostTo, o.Truncated
+	if o.Next < earliest { // what Kafka held until lately comes on top of what it lost before
+		evicted = true
+		if first, last, given := epochs.given(o.Next, earliest); given {
+			if !some || lostFrom.After(first) {
+				lostFrom = first
+			}
+			if !some || last.After(lostTo) {
+				lostTo = last
+			}
+			some = true
+		}
+	}
 	switch {
 	case o.Truncated:
-		r.Verdict, r.Reason, r.LostFrom, r.LostTo = Lost, ReasonTruncated, o.LostFrom, o.LostTo
-	case o.Next < earliest:
+		r.Verdict, r.Reason = Lost, ReasonTruncated
+	case evicted:
 		r.Verdict, r.Reason = Lost, ReasonEvicted
-		first, ok1 := epochs.position(o.Next)
-		last, ok2 := epochs.position(earliest - 1)
-		if ok1 && ok2 && !o.Evicted {
-			r.LostFrom, r.LostTo = first, last
-		}
-	case o.Evicted:
-		r.Verdict, r.Reason = Lost, ReasonEvicted
+	}
+	if some && !o.Evicted { // else more is missing than the range would say
+		r.LostFrom, r.LostTo = lostFrom, lostTo
 	}
 	return r
 }
@@ -142,39 +152,65 @@ func (b *Bridge) LocalHead(_ context.Context, tp TopicPartition) (head Position,
 	return head, nil
 }
 
+// errMoved ends a replay whose place in Kafka has become another one: the partition was truncated or
+// created again meanwhile.
+var errMoved = errors.New("Kafka's log has changed under the reader")
+
 // Replay reads records from Kafka with their positions, from offset on, until emit returns an error
 // (ErrStop ends it well). It never shows a record that the cluster has not agreed on: at the ledger's
-// end it waits.
+// end it waits. When records were lost in Kafka behind what it has shown, it ends with an
+// *UnavailableError: the reader resolves its position anew and learns what.
 func (b *Bridge) Replay(ctx context.Context, tp TopicPartition, from Offset, emit func(Replayed) error) error {
 	p := b.started(tp)
 	if p == nil {
 		return unavailable(fmt.Errorf("%v has not been read yet", tp))
 	}
+	var seen Epoch // up to which epoch the caller's offset is known to be good
+	p.view(func(l *ledger) { seen = l.head().Epoch })
+	next := from
 	return b.cfg.Replayer.Replay(ctx, tp, from, -1, func(f Fetched) error {
 		for {
 			var out Replayed
-			var reached Offset
+			moved := false
 			p.view(func(l *ledger) {
-				reached = min(f.Next, l.next())
-				s := l.stampOld(f.Records, reached)
+				if moved = l.resetSince(seen); moved {
+					return
+				}
+				seen = l.head().Epoch
+				next = min(f.Next, l.next())
+				s := l.stampOld(f.Records, next)
 				out.At = s.Head
 				out.Records = make([]ReplayedRecord, len(s.Records))
 				for i, r := range s.Records {
 					out.Records[i] = ReplayedRecord{Record: r, Pos: s.Positions[i]}
 				}
 			})
+			if moved {
+				return unavailable(fmt.Errorf("read %v again: %w", tp, errMoved))
+			}
 			if err := emit(out); err != nil {
 				return err
 			}
-			if reached >= f.Next {
+			if next >= f.Next {
 				return nil
 			}
-			for len(f.Records) > 0 && f.Records[0].Offset < reached {
+			for len(f.Records) > 0 && f.Records[0].Offset < next {
 				f.Records = f.Records[1:]
 			}
-			if err := p.wait(ctx, func(l *ledger) bool { return l.next() > reached }); err != nil {
+			err := p.wait(ctx, func(l *ledger) bool { return l.next() > next || l.resetSince(seen) })
+			if err != nil {
 				return err
 			}
 		}
 	})
+}
+
+// resetSince says whether an epoch after e began elsewhere than where the one before it ended.
+func (l *ledger) resetSince(e Epoch) bool {
+	for i := len(l.epochs) - 1; i >= 0 && l.epochs[i].Epoch > e; i-- {
+		if i == 0 || l.epochs[i].First != l.epochs[i-1].End {
+			return true
+		}
+	}
+	return false
 }
