@@ -4,7 +4,6 @@ import (
 	"context"
 
 	"github.com/tidewire/tidewire/bridge"
-	"github.com/tidewire/tidewire/cache"
 )
 
 // Backend is what an edge needs from the node behind it. Package bridge provides it.
@@ -41,9 +40,3 @@ const (
 	Lost      = bridge.Lost
 	Unknown   = bridge.Unknown
 )
-
-// The edge reads the node's cache directly: it is the layer beneath.
-type logs interface {
-	Logs(topic string) []*cache.Log
-	Lookup(topic string, partition int32) (*cache.Log, bool)
-}

@@ -205,7 +205,7 @@ func (s *session) slow() {
 		return
 	}
 	s.srv.metrics.slow.Add(1)
-	s.srv.log.Info().Uint64("session", s.id).Msg("client too slow: its place left the cache")
+	s.srv.log.Info().Str("session", s.name()).Msg("client too slow: its place left the cache")
 	s.closeLocked(4008, "slow", "slow")
 }
 

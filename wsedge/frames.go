@@ -90,6 +90,9 @@ func appendSubjectOf(dst []byte, topic string, key []byte) []byte {
 	return append(dst, '"')
 }
 
+// appendValue appends the value in its form. encoding/json accepts strings that are not UTF-8, so that is
+// asked first; it looks at a text once, without recursion, and gives up on more than 10,000 levels of
+// nesting, which then stand as text.
 func appendValue(dst []byte, format Format, value []byte) []byte {
 	switch {
 	case value == nil:

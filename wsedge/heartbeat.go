@@ -62,7 +62,7 @@ func (s *session) pulse(now, beat int64) {
 	case now-s.lastPong.Load() > beatsUntilDead*beat && !(s.lagging && now-text <= beatsUntilDead*beat):
 		// A client that is slow to read is late to answer pings, but what it reads shows that it
 		// is there.
-		s.srv.log.Debug().Uint64("session", s.id).Msg("no pongs: the client is gone")
+		s.srv.log.Debug().Str("session", s.name()).Msg("no pongs: the client is gone")
 		s.abort()
 	case s.blocked || len(s.control) > 0:
 	default:

@@ -9,10 +9,6 @@ import (
 // found valid (and not nested too deep) by encoding/json first; after that, where a value ends is a
 // matter of counting brackets. Nothing here recurses, and everything is linear in its input.
 
-// validJSON says whether b is one JSON value in UTF-8. encoding/json does not mind bytes in strings that
-// are not UTF-8, and gives up on more than 10,000 levels of nesting, which is right for us too.
-func validJSON(b []byte) bool { return utf8.Valid(b) && json.Valid(b) }
-
 func isSpace(c byte) bool { return c == ' ' || c == '\t' || c == '\n' || c == '\r' }
 
 func skipSpace(b []byte, i int) int {

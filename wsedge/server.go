@@ -119,8 +119,8 @@ type Server struct {
 	ctx     context.Context
 	cancel  context.CancelFunc
 
-	ids        atomic.Uint64
-	publishing atomic.Int64 // on their way to Kafka
+	turns      atomic.Uint64 // gives sessions to shards in turn
+	publishing atomic.Int64  // on their way to Kafka
 	wg         sync.WaitGroup
 
 	mu        sync.Mutex

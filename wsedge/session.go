@@ -2,21 +2,18 @@ package wsedge
 
 import (
 	"context"
-	"encoding/hex"
 	"errors"
 	"io"
 	"math/rand/v2"
 	"net"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
 	"unicode/utf8"
 
-	"crypto/sha256"
-
 	"github.com/coder/websocket"
-	"github.com/rs/zerolog"
 )
 
 // A session is one client's connection. It has one goroutine, which reads; its shard's worker writes.
@@ -34,7 +31,7 @@ type session struct {
 	// Set once.
 	srv   *Server
 	shard *shard
-	id    uint64
+	id    uint64 // at random
 	conn  net.Conn
 	raw   syscall.RawConn // nil: cannot be tried, see writeAside
 	ws    *websocket.Conn
@@ -72,10 +69,9 @@ const (
 )
 
 func newSession(srv *Server, conn net.Conn) *session {
-	id := srv.ids.Add(1)
 	s := &session{
-		srv: srv, id: id, conn: conn, raw: rawConn(conn),
-		shard: srv.shards[id%uint64(len(srv.shards))],
+		srv: srv, id: rand.Uint64(), conn: conn, raw: rawConn(conn),
+		shard: srv.shards[srv.turns.Add(1)%uint64(len(srv.shards))],
 	}
 	now := time.Now().UnixMilli()
 	s.lastText.Store(now)
@@ -85,14 +81,7 @@ func newSession(srv *Server, conn net.Conn) *session {
 }
 
 // name is the session's id as clients and logs see it.
-func (s *session) name() string {
-	sum := sha256.Sum256([]byte(s.srv.cfg.Node + "/" + time.UnixMilli(s.lastPing).String() + "/" + string(rune(s.id))))
-	return hex.EncodeToString(sum[:8])
-}
-
-func (s *session) logger() zerolog.Logger {
-	return s.srv.log.With().Uint64("session", s.id).Logger()
-}
+func (s *session) name() string { return strconv.FormatUint(s.id, 36) }
 
 // run greets the client, reads until the connection ends, and cleans up.
 func (s *session) run() {
@@ -385,7 +374,7 @@ func (s *session) finish(err error) {
 	s.conn.Close()
 	_ = s.ws.CloseNow()
 	s.srv.unregister(s)
-	s.srv.log.Debug().Uint64("session", s.id).Str("reason", describe(err)).Msg("session ended")
+	s.srv.log.Debug().Str("session", s.name()).Str("reason", describe(err)).Msg("session ended")
 }
 
 // discard reads what the client is still sending of a frame that is too big. To close a socket with

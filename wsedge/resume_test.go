@@ -1,0 +1,168 @@
+package wsedge
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/tidewire/tidewire/bridge"
+	"github.com/tidewire/tidewire/cache"
+)
+
+// follower is a client as PROTOCOL.md wants it: it keeps its vector, and it minds every rule.
+type follower struct {
+	t       *testing.T
+	subject Subject
+	vector  map[int32]bridge.Position
+	got     map[int32][]bridge.Position
+	began   bool
+}
+
+func (f *follower) vectorText() string {
+	var v Vector
+	for p, pos := range f.vector {
+		v = append(v, PartitionPosition{p, pos})
+	}
+	return string(appendVector(nil, v))
+}
+
+// visit connects, resumes, and takes n messages or what comes until stop says it has all.
+func (f *follower) visit(e *edge, n int, all func() bool) {
+	c := e.dial()
+	defer c.ws.CloseNow()
+	if !f.began {
+		c.send(`{"op":"sub","id":1,"subject":%q}`, f.subject.String())
+	} else {
+		c.send(`{"op":"sub","id":1,"subject":%q,"resume":%s}`, f.subject.String(), f.vectorText())
+	}
+	m := c.next()
+	if m.Op != "subbed" || f.began && (m.Recovered == nil || !*m.Recovered) {
+		f.t.Fatalf("resume with %s: %s", f.vectorText(), m.raw)
+	}
+	for _, at := range m.At {
+		pos := bridge.Position{Epoch: bridge.Epoch(at[1]), Seqno: bridge.Seqno(at[2])}
+		if was, ok := f.vector[int32(at[0])]; ok && pos != was {
+			f.t.Fatalf("resumed at %s from %s", m.raw, f.vectorText())
+		}
+		f.vector[int32(at[0])] = pos
+	}
+	f.began = true
+	for i := 0; i < n && !all(); i++ {
+		m := c.next()
+		if m.Op == "live" || m.Op == "hb" {
+			i--
+			continue
+		}
+		if m.Op != "msg" {
+			f.t.Fatalf("%s", m.raw)
+		}
+		p, pos := int32(m.Pos[0]), bridge.Position{Epoch: bridge.Epoch(m.Pos[1]), Seqno: bridge.Seqno(m.Pos[2])}
+		if !pos.After(f.vector[p]) {
+			f.t.Fatalf("repeated: %s at %v", m.raw, f.vector[p])
+		}
+		if m.Prev != nil && (bridge.Position{Epoch: bridge.Epoch(m.Prev[0]), Seqno: bridge.Seqno(m.Prev[1])}).After(f.vector[p]) {
+			f.t.Fatalf("missed what is before %s: at %v", m.raw, f.vector[p])
+		}
+		f.vector[p] = pos
+		f.got[p] = append(f.got[p], pos)
+	}
+}
+
+// wanted is what a subscriber that began at the start has to have, by partition.
+func (n *fakeNode) wanted(subject Subject) map[int32][]bridge.Position {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	want := make(map[int32][]bridge.Position)
+	for tp, p := range n.parts {
+		for _, r := range p.records {
+			if tp.Topic == subject.Topic && subject.Matches(r.Key) {
+				want[tp.Partition] = append(want[tp.Partition], r.Pos)
+			}
+		}
+	}
+	return want
+}
+
+// A subscriber that is cut at random again and again, with a cache so small that it often has to be read
+// from Kafka, misses nothing and sees nothing twice: one key, a prefix, a whole topic, null keys.
+func TestCutAndResume(t *testing.T) {
+	e := newEdge(t, cache.Config{Budget: 20 << 10, SegmentBytes: 1 << 10}, nil)
+	subjects := []string{"/prices/k/3", "/prices/k/*", "/prices/*", "/prices"}
+	var followers sync.WaitGroup
+	stop := make(chan struct{})
+	var writing sync.WaitGroup
+	begun, cut := make(chan struct{}, len(subjects)), make(chan struct{}, len(subjects))
+	for _, text := range subjects {
+		subject, err := ParseSubject(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		f := &follower{t: t, subject: subject, vector: make(map[int32]bridge.Position), got: make(map[int32][]bridge.Position)}
+		followers.Go(func() {
+			var once, twice sync.Once // a follower that fails must not keep the others waiting
+			defer once.Do(func() { begun <- struct{}{} })
+			defer twice.Do(func() { cut <- struct{}{} })
+			f.visit(e, 0, func() bool { return true })
+			once.Do(func() { begun <- struct{}{} })
+			for range 20 {
+				f.visit(e, rand.IntN(50), func() bool { return false })
+				time.Sleep(time.Duration(rand.IntN(40)) * time.Millisecond) // the records go on meanwhile
+			}
+			twice.Do(func() { cut <- struct{}{} })
+			<-stop
+			want := e.node.wanted(subject)
+			f.visit(e, 1<<30, func() bool {
+				for p, list := range want {
+					if len(f.got[p]) < len(list) {
+						return false
+					}
+				}
+				return true
+			})
+			for p, list := range want {
+				if fmt.Sprint(list) != fmt.Sprint(f.got[p]) {
+					t.Errorf("%s, partition %d: got %d of %d", subject, p, len(f.got[p]), len(list))
+				}
+			}
+		})
+	}
+	for range subjects {
+		<-begun
+	}
+	quit := make(chan struct{})
+	writing.Go(func() {
+		for i := 0; ; i++ {
+			select {
+			case <-quit:
+				return
+			default:
+			}
+			key := fmt.Appendf(nil, "k/%d", i%11)
+			if i%13 == 0 {
+				e.node.put("prices", int32(i%4), nil, value(i))
+			} else {
+				e.node.put("prices", bridge.PartitionFor(key, 4), key, value(i))
+			}
+			if i%3 == 0 {
+				time.Sleep(time.Millisecond)
+			}
+		}
+	})
+	for range subjects {
+		<-cut
+	}
+	close(quit)
+	writing.Wait()
+	close(stop)
+	followers.Wait()
+	e.node.mu.Lock()
+	replays := e.node.replays
+	e.node.mu.Unlock()
+	if replays == 0 {
+		t.Error("nobody had to be read from Kafka: the test shows less than it says")
+	}
+	t.Logf("%d replays", replays)
+}
+
