@@ -63,11 +63,14 @@ func (p *partition) apply(term Term, o op) opResult {
 	switch o := o.(type) {
 	case *startOp:
 		res.Refused = !p.ledger.start(term, *o)
-		if !res.Refused {
+		switch {
+		case res.Refused:
+		case p.ledger.first() < p.ledger.next(): // adopted from commits: there is something to show
 			p.log.Reset(p.ledger.head())
-			if p.ledger.first() < p.ledger.next() { // adopted from commits: there is something to show
-				p.beginFill()
-			}
+			p.beginFill()
+		default:
+			// Clients may be waiting in the empty log: it moves on to the first epoch under them.
+			p.append(stamped{Head: p.ledger.head()}, time.Time{})
 		}
 	case *batchOp:
 		s, ok := p.ledger.batch(term, *o)

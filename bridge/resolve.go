@@ -34,7 +34,7 @@ func (b *Bridge) Resolve(ctx context.Context, tp TopicPartition, at Position) (R
 			return Resolution{Verdict: Unknown}, nil
 		}
 		if p == nil {
-			return Resolution{Verdict: FromCache}, nil // nothing has been read there, by anyone
+			return Resolution{Verdict: FromCache, At: at}, nil // nothing has been read there, by anyone
 		}
 		if err := p.wait(ctx, func(l *ledger) bool { return l.started() && !at.After(l.head()) }); err != nil {
 			return Resolution{}, unavailable(fmt.Errorf("this node is behind on %v: %w", tp, err))

@@ -15,7 +15,8 @@ type TopicView struct {
 type Verdict uint8
 
 const (
-	// FromCache: the local log can be asked with Seek for the first record after the position.
+	// FromCache: the local log can be asked with Seek(At) for the first record after the position. At
+	// is the position itself, or the name that the same place has in the epoch after it.
 	FromCache Verdict = iota
 	// FromKafka: read on from Offset with Replay; nothing is missing.
 	FromKafka

@@ -125,6 +125,9 @@ func (r *replay) attempt(how *Resolution, told bool) error {
 	from := how.Offset
 	switch how.Verdict {
 	case FromCache:
+		if how.At.After(r.at) {
+			r.at = how.At
+		}
 		if r.join() {
 			return nil
 		}

@@ -155,8 +155,12 @@ func (s *session) resume(ctx context.Context, o *opening, st *start, tp bridge.T
 	st.pos = at
 	switch how.Verdict {
 	case FromCache:
-		// It may have left the cache since; then the replay looks again.
-		st.seek(at, nil)
+		// At is the same place, perhaps named by the epoch after. It may have left the cache since;
+		// then the replay looks again.
+		if how.At.After(at) {
+			st.pos = how.At
+		}
+		st.seek(st.pos, nil)
 	case FromKafka:
 		st.from, st.how = fromReplay, &how
 	case Lost:
