@@ -269,7 +269,7 @@ func TestStatus(t *testing.T) {
 	r := startCmd(t, vars, nil, "status")
 	r.wait(t, exitOK)
 	for _, want := range []string{
-		"n1    yes    h:8080      3            4              3.0 MiB of 1.0 GiB  1m1s",
+		"n1    h:8080      3            4              3.0 MiB of 1.0 GiB  1m1s  yes",
 		"0      n1           5     100      n2 by 10",
 		"prices  2          0      n1           3      40     99           7",
 	} {

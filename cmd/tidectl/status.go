@@ -108,18 +108,18 @@ func fetchStatus(ctx context.Context, client *http.Client, addr string) (*cluste
 // coordinator's own, else that with the highest term or position.
 func printStatus(w io.Writer, s *clusterStatus) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "NODE\tREADY\tCLIENTS AT\tCONNECTIONS\tSUBSCRIPTIONS\tCACHE\tUP")
+	fmt.Fprintln(t, "NODE\tCLIENTS AT\tCONNECTIONS\tSUBSCRIPTIONS\tCACHE\tUP\tREADY")
 	slices.SortFunc(s.Nodes, func(a, b bridge.NodeStatus) int { return cmp.Compare(a.Node, b.Node) })
 	for _, n := range s.Nodes {
 		ready := "yes"
 		if !n.Ready {
 			ready = "no: " + strings.Join(n.NotReady, ", ")
 		}
-		fmt.Fprintf(t, "%s\t%s\t%s\t%d\t%d\t%s of %s\t%s\n", n.Node, ready, n.Client, n.Connections, n.Subscriptions,
-			size(n.Cache.Bytes), size(n.Cache.Budget), time.Duration(n.UptimeSeconds)*time.Second)
+		fmt.Fprintf(t, "%s\t%s\t%d\t%d\t%s of %s\t%s\t%s\n", n.Node, n.Client, n.Connections, n.Subscriptions,
+			size(n.Cache.Bytes), size(n.Cache.Budget), time.Duration(n.UptimeSeconds)*time.Second, ready)
 	}
 	for _, id := range slices.Sorted(maps.Keys(s.Unreachable)) {
-		fmt.Fprintf(t, "%s\tunreachable: %s\t\t\t\t\t\n", id, s.Unreachable[id])
+		fmt.Fprintf(t, "%s\t-\t-\t-\t-\t-\tunreachable: %s\n", id, s.Unreachable[id])
 	}
 
 	fmt.Fprintln(t, "\nGROUP\tCOORDINATOR\tTERM\tAPPLIED\tBEHIND")

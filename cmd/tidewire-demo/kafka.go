@@ -33,7 +33,7 @@ func startKafka(ctx context.Context, cfg config) (*kafka, error) {
 			}),
 			// The embedded Kafka keeps its log in memory and removes old segments only when its
 			// cleaner runs: once an hour by default.
-			kfake.BrokerConfigs(map[string]string{"log.cleaner.backoff.ms": "5000"}),
+			kfake.BrokerConfigs(map[string]string{"log.cleaner.backoff.ms": "1000"}),
 		)
 		if errors.Is(err, syscall.EADDRINUSE) {
 			return nil, fmt.Errorf("port %d for the embedded Kafka is in use: choose another with -kafka-port, or set TIDEWIRE_KAFKA_BROKERS=127.0.0.1:%d to use what listens there", cfg.kafkaPort, cfg.kafkaPort)
