@@ -324,6 +324,7 @@ func TestClusterOfOne(t *testing.T) {
 }
 
 func TestLeadershipsAreSpread(t *testing.T) {
+	t.Parallel() // it waits for most of its time
 	c := newCluster(t, 3, 9, inMemory)
 	even := func() bool { return slices.Equal(c.spread(9), []int{3, 3, 3}) }
 	eventually(t, 10*time.Second, "three groups each", even)

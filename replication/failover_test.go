@@ -137,6 +137,7 @@ func TestStoppedNodeHandsOver(t *testing.T) {
 }
 
 func TestLeadershipsMoveBack(t *testing.T) {
+	t.Parallel() // it waits for most of its time
 	c := newCluster(t, 3, 6)
 	even := func() bool { return slices.Equal(c.spread(6), []int{2, 2, 2}) }
 	eventually(t, 10*time.Second, "two groups each", even)

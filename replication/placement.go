@@ -28,7 +28,7 @@ const (
 	// placementLag is how many entries it may be behind.
 	placementLag = 64
 	// placementPause is how long a group is left alone after a hand-over failed.
-	placementPause = 5 * time.Second
+	placementPause = 2 * time.Second
 	// viewAge is how old what a peer said of itself may be.
 	viewAge = 3 * time.Second
 )
