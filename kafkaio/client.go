@@ -108,8 +108,11 @@ func (c *Client) DialAny(ctx context.Context) (*protocol.Conn, error) {
 func (c *Client) dialNet(ctx context.Context, network, addr string) (net.Conn, error) {
 	d := net.Dialer{KeepAlive: 15 * time.Second}
 	raw, err := d.DialContext(ctx, network, addr)
-	if err != nil || c.cfg.TLS == nil {
-		return raw, err
+	if err != nil {
+		return nil, err
+	}
+	if c.cfg.TLS == nil {
+		return &frameGuard{Conn: raw}, nil
 	}
 	tc := c.cfg.TLS
 	if tc.ServerName == "" {
@@ -126,7 +129,7 @@ func (c *Client) dialNet(ctx context.Context, network, addr string) (net.Conn, e
 		_ = raw.Close()
 		return nil, fmt.Errorf("TLS handshake: %w", err)
 	}
-	return sec, nil
+	return &frameGuard{Conn: sec}, nil
 }
 
 // handshake agrees on versions and authenticates, within ctx's deadline.
