@@ -83,9 +83,12 @@ type cursor struct {
 
 	// found is the index, plus one, of the first record that a dispatcher has found for the cursor
 	// since the session last looked; zero: none. Who sets it from zero pushes the cursor on
-	// session.woken through link.
-	found atomic.Uint64
-	link  *cursor
+	// session.woken, through link, unless it is stacked there still: a session in the midst of
+	// reading may look at found before the cursor that it was set for has been pushed, and the next
+	// record then finds it zero again.
+	found   atomic.Uint64
+	stacked atomic.Bool
+	link    *cursor
 
 	// Guarded by session.mu.
 	next   *cursor         // in the session's line of active cursors
@@ -106,7 +109,7 @@ const lostTrack = math.MaxUint64
 // wake notes that there is a record at index i (plus one, or lostTrack) and returns whether the session
 // has to be told.
 func (c *cursor) wake(found uint64) bool {
-	if c.found.Load() != 0 || !c.found.CompareAndSwap(0, found) {
+	if c.found.Load() != 0 || !c.found.CompareAndSwap(0, found) || !c.stacked.CompareAndSwap(false, true) {
 		return false
 	}
 	s := c.sub.s
@@ -143,7 +146,8 @@ func (s *session) takeWoken() {
 		return
 	}
 	for c := s.woken.Swap(nil); c != nil; {
-		next := c.link // before the cursor is looked at: then it may be pushed again
+		next := c.link
+		c.stacked.Store(false) // from here on it may be pushed again
 		s.activate(c)
 		c = next
 	}
