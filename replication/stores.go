@@ -8,6 +8,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/raft"
 	wal "github.com/hashicorp/raft-wal"
+	"github.com/hashicorp/raft-wal/metadb"
 )
 
 // segmentBytes is the size of a file of the log. raft-wal allocates it in advance, for each group.
@@ -39,12 +40,17 @@ func openDisk(dir string, log hclog.Logger) (Stores, error) {
 
 // openWAL turns a panic into an error: what raft-wal finds on disk is not its fault or ours.
 func openWAL(dir string, log hclog.Logger) (w checkedWAL, err error) {
+	// raft-wal leaves its metadata open, and so locked, when it fails: the next attempt would wait for ever.
+	db := new(metadb.BoltMetaDB)
 	defer func() {
 		if r := recover(); r != nil {
 			err = fmt.Errorf("open log: %v", r)
 		}
+		if err != nil {
+			err = errors.Join(err, db.Close())
+		}
 	}()
-	inner, err := wal.Open(dir, wal.WithSegmentSize(segmentBytes), wal.WithLogger(log.Named("wal")))
+	inner, err := wal.Open(dir, wal.WithMetaStore(db), wal.WithSegmentSize(segmentBytes), wal.WithLogger(log.Named("wal")))
 	return checkedWAL{inner}, err
 }
 
