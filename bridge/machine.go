@@ -72,9 +72,9 @@ func (b *Bridge) observe(p *partition, o op, r opResult) {
 				Int64("offset", int64(o.First)).Str("reason", o.Reason).Msg("records lost in Kafka: new epoch")
 		}
 	case *noteOp:
-		if !r.Refused && o.Scattered {
+		if view, _ := b.Topic(p.tp.Topic); !r.Refused && o.Scattered && !view.Scattered {
 			b.log.Warn().Str("topic", p.tp.Topic).Int32("partition", p.tp.Partition).
-				Msg("a key was found outside its murmur2 partition: vectors of the topic's keys hold all partitions now")
+				Msg("keys of the topic may be in several partitions, because it grew or a producer does not partition by murmur2: vectors of its keys hold all partitions now")
 		}
 		if !r.Refused {
 			b.partitionsChanged(p)
