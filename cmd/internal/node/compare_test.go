@@ -2,6 +2,7 @@ package node
 
 import (
 	"testing"
+	"time"
 
 	"github.com/tidewire/tidewire/kafkaio/kafkatest"
 )
@@ -30,7 +31,12 @@ func expected(t *testing.T, k *aKafka, topic string, keep func(r kafkatest.Recor
 // partition's values in order, nothing missing, nothing twice.
 func compare(t *testing.T, w *watcher, wanted want, n int) {
 	t.Helper()
-	eventually(t, w.subject, func() bool { return w.count() >= n || len(w.problemList()) > 0 })
+	for deadline := time.Now().Add(waitTime); w.count() < n && len(w.problemList()) == 0; time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Errorf("%s: waited in vain for %d records, has %d", w.subject, n, w.count())
+			break
+		}
+	}
 	records, problems := w.snapshot()
 	for i, p := range problems {
 		if i < 5 {
