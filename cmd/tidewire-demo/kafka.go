@@ -101,7 +101,7 @@ func (k *kafka) createTopics(ctx context.Context) error {
 	}
 	resp, err := req.RequestWith(ctx, k.client)
 	if err != nil {
-		return fmt.Errorf("Kafka at %v cannot be reached: %w", k.brokers, err)
+		return fmt.Errorf("reach Kafka at %v: %w", k.brokers, err)
 	}
 	for _, t := range resp.Topics {
 		err := kerr.ErrorForCode(t.ErrorCode)
