@@ -13,7 +13,7 @@ import (
 	"github.com/tidewire/tidewire/cache"
 )
 
-// Config of a Bridge. Everything but Start, Partitioner and Metrics is required.
+// Config of a Bridge. Everything but TopicIDs, Start, AnyPartitioner and Metrics is required.
 type Config struct {
 	Node       NodeID
 	Groups     int // TIDEWIRE_GROUPS
@@ -23,10 +23,13 @@ type Config struct {
 	Replicator Replicator
 	Peers      Peers
 	Offsets    Offsets
-	Committed  OffsetStore
-	Replayer   Replayer
-	Producer   Producer
-	Start      StartPolicy // where a partition begins that the cluster has never read
+	// TopicIDs tells a truncated topic from one that was created again before topic discovery does.
+	// Without it the first records of the latter may be shown in two epochs.
+	TopicIDs  TopicIDs
+	Committed OffsetStore
+	Replayer  Replayer
+	Producer  Producer
+	Start     StartPolicy // where a partition begins that the cluster has never read
 	// AnyPartitioner says that producers put keys anywhere (TIDEWIRE_KAFKA_PARTITIONER=any).
 	AnyPartitioner bool
 	Metrics        Metrics
@@ -41,6 +44,8 @@ type Metrics interface {
 	Lag(tp TopicPartition, offsets int64)
 	// LagGone: this node coordinates the partition no more.
 	LagGone(tp TopicPartition)
+	// Scattered: a topic's keys were found to be in several partitions.
+	Scattered(topic string)
 	// Published: a publish that this node coordinated ended with an outcome.
 	Published(outcome string)
 }
@@ -279,4 +284,5 @@ type noMetrics struct{}
 func (noMetrics) Ingested(string, []Record) {}
 func (noMetrics) Lag(TopicPartition, int64) {}
 func (noMetrics) LagGone(TopicPartition)    {}
+func (noMetrics) Scattered(string)          {}
 func (noMetrics) Published(string)          {}

@@ -73,6 +73,7 @@ func (b *Bridge) observe(p *partition, o op, r opResult) {
 		}
 	case *noteOp:
 		if view, _ := b.Topic(p.tp.Topic); !r.Refused && o.Scattered && !view.Scattered {
+			b.cfg.Metrics.Scattered(p.tp.Topic)
 			b.log.Warn().Str("topic", p.tp.Topic).Int32("partition", p.tp.Partition).
 				Msg("keys of the topic may be in several partitions, because it grew or a producer does not partition by murmur2: vectors of its keys hold all partitions now")
 		}

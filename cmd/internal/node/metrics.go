@@ -21,6 +21,7 @@ type metrics struct {
 	lag       *prometheus.GaugeVec
 	published *prometheus.CounterVec
 	delay     *prometheus.HistogramVec
+	scattered *prometheus.CounterVec
 }
 
 var _ bridge.Metrics = (*metrics)(nil)
@@ -39,10 +40,12 @@ func newMetrics(node bridge.NodeID) *metrics {
 			Help: "Offsets in Kafka that this node, the coordinator, has not fetched yet."}, []string{"topic", "partition"}),
 		published: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "tidewire_publishes_coordinated_total",
 			Help: "Publishes that this node coordinated, by outcome."}, []string{"outcome"}),
+		scattered: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "tidewire_scattered_topics_total",
+			Help: "Topics whose keys were found in several partitions, or that grew: vectors of their keys hold all partitions."}, []string{"topic"}),
 		delay: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "tidewire_replication_seconds",
 			Help: "From a record's Kafka timestamp to its being in this node's cache, one record a batch.", Buckets: delayBuckets}, []string{"topic"}),
 	}
-	m.registry.MustRegister(m.ingested, m.bytes, m.lag, m.published, m.delay,
+	m.registry.MustRegister(m.ingested, m.bytes, m.lag, m.published, m.delay, m.scattered,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "tidewire_node_info", Help: "Always 1.",
 			ConstLabels: prometheus.Labels{"node": string(node), "version": Version()}}, func() float64 { return 1 }))
@@ -94,6 +97,9 @@ func (m *metrics) Lag(tp bridge.TopicPartition, offsets int64) {
 func (m *metrics) LagGone(tp bridge.TopicPartition) {
 	m.lag.DeleteLabelValues(tp.Topic, partitionLabel(tp.Partition))
 }
+
+// Scattered implements bridge.Metrics.
+func (m *metrics) Scattered(topic string) { m.scattered.WithLabelValues(topic).Inc() }
 
 // Published implements bridge.Metrics.
 func (m *metrics) Published(outcome string) { m.published.WithLabelValues(outcome).Inc() }
