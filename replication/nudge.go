@@ -3,6 +3,7 @@ package replication
 import (
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/hashicorp/raft"
 )
@@ -21,12 +22,15 @@ import (
 //     which we are or were; if we no longer are, another node's higher term corrects it like a delayed
 //     heartbeat's.
 //   - The follower looks for entry c of term t. If it has that, its log up to c is ours (log matching),
-//     and all of it is committed: it applies it. If not, it answers no and changes nothing; the entry is
-//     on its way then, and its message will carry a commit index that covers c.
+//     and all of it is committed: it applies it. If not, it answers no and changes nothing.
 //   - LeaderCommitIndex never exceeds PrevLogEntry, so the follower never commits an entry that this
 //     message has not verified.
 //   - It has no effect on the leader: the answer is dropped, and match indexes and leases are the
 //     library's own business.
+//
+// A no most often means that the nudge overtook the entry, whose message was written before the commit and
+// so does not tell of it. Therefore a nudge is repeated a few times, ever more slowly, until it is taken or
+// there is a newer one. (The slow follower of three is the usual case: the commit did not wait for it.)
 //
 // All-zero indexes would make it a heartbeat, which takes another path; c is never zero.
 type nudger struct {
@@ -113,7 +117,36 @@ func (n *nudger) run(p *nudge) {
 			Term: c.term, Leader: self,
 			PrevLogEntry: c.index, PrevLogTerm: c.entryTerm, LeaderCommitIndex: c.index,
 		}
-		// An error is a lost nudge: CommitTimeout makes up for it.
-		_ = n.g.transport.AppendEntries(raft.ServerID(p.peer.ID), raft.ServerAddress(p.peer.Addr), req, &raft.AppendEntriesResponse{})
+		n.send(p, req)
+	}
+}
+
+// nudgeRetry is how long after a no the first repeat goes out; the next wait twice as long each.
+const (
+	nudgeRetry   = 500 * time.Microsecond
+	nudgeRetries = 7
+)
+
+// send sends one nudge until it is taken, overtaken by a newer one, or pointless. What is lost after all
+// CommitTimeout makes up for.
+func (n *nudger) send(p *nudge, req *raft.AppendEntriesRequest) {
+	wait := nudgeRetry
+	for range nudgeRetries {
+		var resp raft.AppendEntriesResponse
+		err := n.g.transport.AppendEntries(raft.ServerID(p.peer.ID), raft.ServerAddress(p.peer.Addr), req, &resp)
+		if err != nil || resp.Success || resp.Term > req.Term {
+			return
+		}
+		t := time.NewTimer(wait)
+		select {
+		case <-t.C:
+		case <-n.done:
+			t.Stop()
+			return
+		}
+		if p.next.Load() != nil {
+			return
+		}
+		wait *= 2
 	}
 }
