@@ -144,9 +144,7 @@ func (e *env) parseCluster(c *Config, p *problems) {
 	if c.Groups, err = strconv.Atoi(e.Groups); err != nil || c.Groups < 1 || c.Groups > maxGroups {
 		p.add("TIDEWIRE_GROUPS", e.Groups, "want a number from 1 to %d", maxGroups)
 	}
-	if c.DataDir = e.DataDir; c.DataDir == "" {
-		p.add("TIDEWIRE_DATA_DIR", e.DataDir, "want a folder")
-	}
+	c.DataDir = e.DataDir
 }
 
 func (e *env) parseKafka(c *Config, p *problems) {
@@ -168,9 +166,7 @@ func (e *env) parseKafka(c *Config, p *problems) {
 	if c.PublishTopics, err = kafkaio.ParseSelectors(e.KafkaPublishTopics); err != nil {
 		p.add("TIDEWIRE_KAFKA_PUBLISH_TOPICS", e.KafkaPublishTopics, "%v", err)
 	}
-	if c.KafkaGroupID = e.KafkaGroupID; c.KafkaGroupID == "" {
-		p.add("TIDEWIRE_KAFKA_GROUP_ID", e.KafkaGroupID, "want the name of a consumer group")
-	}
+	c.KafkaGroupID = e.KafkaGroupID
 	if c.Start, err = bridge.ParseStart(e.KafkaStart); err != nil {
 		p.add("TIDEWIRE_KAFKA_START", e.KafkaStart, "want earliest, latest or an age such as 10m")
 	}

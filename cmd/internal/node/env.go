@@ -59,11 +59,27 @@ const prefix = "TIDEWIRE_"
 
 // FromEnv reads the configuration from the environment. The error joins one line for each problem.
 func FromEnv() (Config, error) {
-	var e env
-	if err := envconfig.Process("", &e); err != nil {
+	e, err := readEnv()
+	if err != nil {
 		return Config{}, err
 	}
 	return e.parse()
+}
+
+// readEnv reads the variables. One that is set to nothing counts as not set: that is what compose files
+// and charts make of a value that nobody gave.
+func readEnv() (env, error) {
+	var e env
+	if err := envconfig.Process("", &e); err != nil {
+		return env{}, err
+	}
+	v := reflect.ValueOf(&e).Elem()
+	for i := range v.NumField() {
+		if v.Field(i).String() == "" {
+			v.Field(i).SetString(v.Type().Field(i).Tag.Get("default"))
+		}
+	}
+	return e, nil
 }
 
 // Usage prints the table of variables.
@@ -110,8 +126,8 @@ func fields() []field {
 
 // Print writes the values in force, one NAME=value a line, secrets masked.
 func Print(w io.Writer) error {
-	var e env
-	if err := envconfig.Process("", &e); err != nil {
+	e, err := readEnv()
+	if err != nil {
 		return err
 	}
 	cfg, err := e.parse()
