@@ -215,7 +215,7 @@ func (l *lead) follow(starting *starter) {
 	for _, o := range lost {
 		if r := l.reads[o.tp]; r != nil && r.run == o.run {
 			delete(l.reads, o.tp)
-			starting.recover(o, want[o.tp])
+			starting.recover(o)
 		}
 	}
 	for tp, run := range restart {
@@ -411,16 +411,34 @@ func (s *starter) start(tp TopicPartition, m TopicMeta) {
 	s.background(tp, func(ctx context.Context) error { return s.begin(ctx, tp, m) })
 }
 
+// errTopicStale: topic discovery has yet to find that a topic was created again.
+var errTopicStale = errors.New("the topic was created again, its description is still the old one")
+
 // recover opens a new epoch where Kafka's log no longer has the ledger's next offset.
-func (s *starter) recover(o outOfRange, m TopicMeta) {
+func (s *starter) recover(o outOfRange) {
 	s.background(o.tp, func(ctx context.Context) error {
+		m, ok := s.l.b.topicMeta(o.tp.Topic)
 		p := s.l.b.started(o.tp)
-		if p == nil {
+		if p == nil || !ok {
 			return nil
 		}
+		// The log of a topic that was created again looks like a truncated one, but all of it is new.
+		if ids := s.l.b.cfg.TopicIDs; ids != nil && !m.ID.IsZero() {
+			ask, cancel := context.WithTimeout(ctx, 10*time.Second)
+			defer cancel()
+			switch id, err := ids.TopicID(ask, o.tp.Topic); {
+			case err != nil:
+				return err
+			case !id.IsZero() && id != m.ID:
+				return errTopicStale
+			}
+		}
 		reset := &resetOp{TP: o.tp, Topic: m.ID}
-		p.view(func(led *ledger) { reset.Expect = led.next() })
+		var topic TopicID
+		p.view(func(led *ledger) { reset.Expect, topic = led.next(), led.topic })
 		switch {
+		case topic != m.ID && !topic.IsZero() && !m.ID.IsZero():
+			return nil // start sees to it
 		case reset.Expect < o.logStart:
 			reset.First, reset.Reason = o.logStart, ReasonEvicted
 		case reset.Expect > o.logEnd:

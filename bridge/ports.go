@@ -67,6 +67,12 @@ type Offsets interface {
 	AtTime(ctx context.Context, tp TopicPartition, t time.Time) (Offset, error)
 }
 
+// TopicIDs asks Kafka which topic a name stands for now.
+type TopicIDs interface {
+	// TopicID is zero when Kafka gives topics no ids; an error when there is no such topic.
+	TopicID(ctx context.Context, topic string) (TopicID, error)
+}
+
 // Replayer reads a range of a partition once, apart from the Feed.
 type Replayer interface {
 	// Replay calls emit with consecutive Fetched from offset from until emit returns an error (which

@@ -154,7 +154,7 @@ func (b *Bridge) LocalHead(_ context.Context, tp TopicPartition) (head Position,
 
 // errMoved ends a replay whose place in Kafka has become another one: the partition was truncated or
 // created again meanwhile.
-var errMoved = errors.New("Kafka's log has changed under the reader")
+var errMoved = errors.New("the log in Kafka has changed under the reader")
 
 // Replay reads records from Kafka with their positions, from offset on, until emit returns an error
 // (ErrStop ends it well). It never shows a record that the cluster has not agreed on: at the ledger's
