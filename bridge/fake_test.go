@@ -23,7 +23,7 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 var (
-	errAway = errors.New("Kafka is away")
+	errAway = errors.New("no broker can be reached")
 	nolog   = func() zerolog.Logger {
 		if os.Getenv("BRIDGE_TEST_LOG") != "" {
 			return zerolog.New(zerolog.NewConsoleWriter())
@@ -58,6 +58,8 @@ type fakeKafka struct {
 	// It is called without the lock.
 	produce func(tp TopicPartition, r Record) (write bool, err error)
 	writes  int
+	ids     map[string]TopicID
+	asked   func() // somebody asks for a topic's id
 }
 
 func newKafka() *fakeKafka {
@@ -65,6 +67,7 @@ func newKafka() *fakeKafka {
 		parts:     make(map[TopicPartition]*fakePart),
 		committed: make(map[TopicPartition]CommitOffset),
 		changed:   make(chan struct{}),
+		ids:       make(map[string]TopicID),
 	}
 }
 
@@ -160,6 +163,15 @@ func (k *fakeKafka) AtTime(_ context.Context, tp TopicPartition, t time.Time) (o
 	return o, err
 }
 
+func (k *fakeKafka) TopicID(_ context.Context, topic string) (TopicID, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.asked != nil {
+		k.asked()
+	}
+	return k.ids[topic], nil
+}
+
 func (k *fakeKafka) Committed(_ context.Context, tps []TopicPartition) (map[TopicPartition]CommitOffset, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -198,16 +210,16 @@ func (k *fakeKafka) Produce(ctx context.Context, tp TopicPartition, r Record) (P
 
 // fetch returns up to limit records of tp from an offset on, or blocks nothing: next == from when there
 // is nothing yet.
-func (k *fakeKafka) fetch(tp TopicPartition, from Offset, limit int) (f Fetched, err error, changed chan struct{}) {
+func (k *fakeKafka) fetch(tp TopicPartition, from Offset, limit int) (f Fetched, changed chan struct{}, err error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	changed = k.changed
 	if k.away {
-		return f, errAway, changed
+		return f, changed, errAway
 	}
 	p := k.part(tp)
 	if from < p.start || from > p.end {
-		return f, &OffsetOutOfRangeError{TP: tp, At: from, LogStart: p.start, LogEnd: p.end}, changed
+		return f, changed, &OffsetOutOfRangeError{TP: tp, At: from, LogStart: p.start, LogEnd: p.end}
 	}
 	f = Fetched{TP: tp, From: from, Next: p.end, LogStart: p.start, End: p.end}
 	for _, r := range p.records {
@@ -220,12 +232,12 @@ func (k *fakeKafka) fetch(tp TopicPartition, from Offset, limit int) (f Fetched,
 		}
 		f.Records = append(f.Records, r)
 	}
-	return f, nil, changed
+	return f, changed, nil
 }
 
 func (k *fakeKafka) Replay(ctx context.Context, tp TopicPartition, from, to Offset, emit func(Fetched) error) error {
 	for to < 0 || from < to {
-		f, err, changed := k.fetch(tp, from, 3)
+		f, changed, err := k.fetch(tp, from, 3)
 		if err != nil {
 			return err
 		}
@@ -355,7 +367,7 @@ func (f *fakeFeed) round() (more bool) {
 			continue
 		}
 		run := r.run
-		got, err, _ := f.k.fetch(tp, r.next, f.limit)
+		got, _, err := f.k.fetch(tp, r.next, f.limit)
 		var out *OffsetOutOfRangeError
 		switch {
 		case errors.As(err, &out):

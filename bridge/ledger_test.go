@@ -42,13 +42,11 @@ func midRecord(o Offset, user, mid string) Record {
 // ledgerRun drives two ledgers and their twin through the same random operations. The second ledger is
 // now and then replaced by what its snapshot restores to.
 type ledgerRun struct {
-	t        *rapid.T
-	a, b     *ledger
-	w        *twin
-	term     Term
-	fresh    int
-	recent   []string
-	resetsIn int
+	t     *rapid.T
+	a, b  *ledger
+	w     *twin
+	term  Term
+	fresh int // how many ids have been used once
 }
 
 func (r *ledgerRun) draw(lo, hi int, what string) int { return rapid.IntRange(lo, hi).Draw(r.t, what) }

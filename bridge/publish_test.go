@@ -327,8 +327,9 @@ func TestPublishAfterTopicCreatedAgain(t *testing.T) {
 	n := publishNode(t, k, r)
 	mustPublish(t, n.Bridge, pub("m", "a"))
 	n.wantNext(orders0, 1)
-	k.do(func() { k.parts[orders0] = new(fakePart) })
+	k.do(func() { k.away, k.parts[orders0] = true, new(fakePart) })
 	n.TopicsChanged(topicMap("orders", 1, 2))
+	k.do(func() { k.away = false })
 	n.wantNext(orders0, 0)
 	if res := mustPublish(t, n.Bridge, pub("m", "a")); res.Duplicate {
 		t.Errorf("%+v, and Kafka holds %v", res, k.values(orders0))

@@ -42,11 +42,7 @@ func TestResolve(t *testing.T) {
 	k, r := newKafka(), newRaft()
 	n := readNode(t, k, r, []string{"a", "b", "c", "d"}, []string{"e", "f"}) // (1,1)…(1,4) (2,1) (2,2)
 	for _, p := range []Position{{}, at(1, 0), at(1, 3), at(1, 4), at(2, 0), at(2, 2)} {
-		if p.Epoch > 0 { // everything is cached from the log's base (1,0) on
-			n.wantResolve(p, Resolution{Verdict: FromCache, At: p})
-		} else {
-			n.wantResolve(p, Resolution{Verdict: FromCache, At: at(1, 0)})
-		}
+		n.wantResolve(p, Resolution{Verdict: FromCache, At: p}) // nothing has left the cache
 	}
 	for _, p := range []Position{at(0, 1), at(1, 5), at(2, 3), at(3, 0), at(1<<63+1, 0), at(1, 1<<63)} {
 		n.wantResolve(p, Resolution{Verdict: Unknown})
