@@ -108,8 +108,14 @@ const lostTrack = math.MaxUint64
 
 // wake notes that there is a record at index i (plus one, or lostTrack) and returns whether the session
 // has to be told.
-func (c *cursor) wake(found uint64) bool {
-	if c.found.Load() != 0 || !c.found.CompareAndSwap(0, found) || !c.stacked.CompareAndSwap(false, true) {
+func (c *cursor) wake(found uint64) bool { return c.note(found) && c.push() }
+
+func (c *cursor) note(found uint64) bool {
+	return c.found.Load() == 0 && c.found.CompareAndSwap(0, found)
+}
+
+func (c *cursor) push() bool {
+	if !c.stacked.CompareAndSwap(false, true) {
 		return false
 	}
 	s := c.sub.s

@@ -1,10 +1,6 @@
 package wsedge
 
-import (
-	"sync"
-	"testing"
-	"time"
-)
+import "testing"
 
 // A dispatcher sets found; the session, in the midst of reading that cursor, takes it before the
 // dispatcher has pushed the cursor; the dispatcher pushes it, finds the next record, sees found zero and
@@ -12,62 +8,25 @@ import (
 // in it for ever.
 func TestCursorIsPushedOnce(t *testing.T) {
 	s := &session{}
-	sub := &subscription{s: s}
-	var cursors []*cursor
-	for range 3 {
-		cursors = append(cursors, &cursor{sub: sub, more: true})
+	c := &cursor{sub: &subscription{s: s}, more: true}
+	if !c.note(1) {
+		t.Fatal("not noted")
 	}
-	const n = 300000
-	var dispatchers, worker sync.WaitGroup
-	for _, c := range cursors {
-		dispatchers.Go(func() {
-			for i := range uint64(n) {
-				c.wake(i + 1)
-			}
-		})
+	c.arrive()
+	c.push()
+	if c.wake(2) {
+		t.Error("the session is told twice")
 	}
-	stop := make(chan struct{})
-	worker.Go(func() {
-		for {
-			s.mu.Lock()
-			s.takeWoken()
-			for s.first != nil {
-				c := s.first
-				s.popActive()
-				c.arrive()
-			}
-			for range 20 {
-				for _, c := range cursors { // as a turn does for those with more to read
-					c.arrive()
-				}
-			}
-			s.mu.Unlock()
-			select {
-			case <-stop:
-				return
-			default:
-			}
-		}
-	})
-	done := make(chan struct{})
-	go func() {
-		dispatchers.Wait()
-		close(stop)
-		worker.Wait()
-		close(done)
-	}()
-	select {
-	case <-done:
-	case <-time.After(20 * time.Second):
-		t.Fatal("the worker goes round in circles")
+	if c.link == c {
+		t.Fatal("the stack goes round in circles")
 	}
-	// Whatever was found is known: either taken, or the cursor is still to be looked at.
-	s.mu.Lock()
 	s.takeWoken()
-	s.mu.Unlock()
-	for i, c := range cursors {
-		if c.found.Load() != 0 && !c.active {
-			t.Errorf("cursor %d was found a record that nobody will look for", i)
-		}
+	if s.first != c || s.last != c || s.woken.Load() != nil {
+		t.Fatal("the cursor is not in the line")
+	}
+	// It may be pushed again from here on, and is found where it is.
+	s.popActive()
+	if c.arrive(); !c.wake(3) || s.woken.Load() != c {
+		t.Fatal("a taken cursor is not pushed")
 	}
 }
