@@ -25,7 +25,7 @@ var (
 	// ErrMismatch: what is on disk belongs to another node or another shape of cluster.
 	ErrMismatch = errors.New("folder does not fit the configuration")
 	// ErrCorrupt: what is on disk cannot be read back. The error says which folder, and the remedy.
-	ErrCorrupt = errors.New("Raft data is corrupt")
+	ErrCorrupt = errors.New("corrupt Raft data")
 )
 
 // dirFormat is the version of the layout above.

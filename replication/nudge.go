@@ -114,7 +114,7 @@ func (n *nudger) run(p *nudge) {
 				ID:              []byte(n.g.node.cfg.NodeID),
 				Addr:            self,
 			},
-			Term: c.term, Leader: self,
+			Term:         c.term,
 			PrevLogEntry: c.index, PrevLogTerm: c.entryTerm, LeaderCommitIndex: c.index,
 		}
 		n.send(p, req)

@@ -99,7 +99,7 @@ func TestMalformedRaftMessagesAreRefused(t *testing.T) {
 		"term":          {{Index: last + 1, Term: term + 9}},
 		"too many":      slices.Repeat([]*raft.Log{{Index: last + 1, Term: term}}, maxAppendEntries+1),
 	} {
-		req := &raft.AppendEntriesRequest{RPCHeader: header, Term: term, Leader: header.Addr, PrevLogEntry: last, PrevLogTerm: term, Entries: entries, LeaderCommitIndex: last + 1}
+		req := &raft.AppendEntriesRequest{RPCHeader: header, Term: term, PrevLogEntry: last, PrevLogTerm: term, Entries: entries, LeaderCommitIndex: last + 1}
 		var resp raft.AppendEntriesResponse
 		if err := tr.AppendEntries("x", raft.ServerAddress(c.peers[follower].Addr), req, &resp); err == nil {
 			t.Errorf("%s: accepted", name)

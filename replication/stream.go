@@ -11,7 +11,7 @@ import (
 )
 
 // errMessageTooLarge: a peer sent more than a Raft message may have.
-var errMessageTooLarge = errors.New("Raft message is too large")
+var errMessageTooLarge = errors.New("oversized Raft message")
 
 // dialer opens connections to other nodes, preface sent.
 type dialer struct {

@@ -1,0 +1,130 @@
+package replication
+
+import (
+	"context"
+	"encoding/binary"
+	"net"
+	"sync"
+	"testing"
+	"time"
+)
+
+// fakePeer answers liveness connections as node "b" with an incarnation of the test's choice.
+type fakePeer struct {
+	ln    net.Listener
+	wg    sync.WaitGroup
+	mu    sync.Mutex
+	inc   uint64
+	mute  bool // says nothing after the hello
+	conns []net.Conn
+}
+
+func newFakePeer(t *testing.T) *fakePeer {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &fakePeer{ln: ln, inc: 1}
+	p.wg.Add(1)
+	go func() {
+		defer p.wg.Done()
+		for {
+			c, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			p.mu.Lock()
+			p.conns = append(p.conns, c)
+			hello := binary.BigEndian.AppendUint64([]byte{1, 'b'}, p.inc)
+			mute := p.mute
+			p.mu.Unlock()
+			p.wg.Add(1)
+			go func() {
+				defer p.wg.Done()
+				if mute {
+					return
+				}
+				_, _ = readPreface(c)
+				_, _ = c.Write(hello)
+				b := make([]byte, 1)
+				for {
+					if _, err := c.Read(b); err != nil {
+						return
+					}
+					if _, err := c.Write(b); err != nil {
+						return
+					}
+				}
+			}()
+		}
+	}()
+	t.Cleanup(func() { _ = ln.Close(); p.cut(); p.wg.Wait() })
+	return p
+}
+
+// cut breaks the connections there are.
+func (p *fakePeer) cut() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, c := range p.conns {
+		_ = c.Close()
+	}
+	p.conns = nil
+}
+
+func (p *fakePeer) set(f func()) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	f()
+}
+
+func TestWatcherTellsABreakFromADeath(t *testing.T) {
+	p := newFakePeer(t)
+	conns := newConnSet()
+	deaths, births := make(chan death, 10), make(chan struct{}, 10)
+	w := &watcher{
+		peer: Peer{"b", p.ln.Addr().String()}, dialer: dialer{conns: conns}, log: testLog(),
+		cfg:  Config{PingEvery: 10 * time.Millisecond, Silence: 2 * time.Second},
+		born: func() { births <- struct{}{} }, died: func(d death) { deaths <- d },
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() { defer close(done); w.run(ctx) }()
+	defer func() { cancel(); <-done }()
+	connected := func() bool { p.mu.Lock(); defer p.mu.Unlock(); return len(p.conns) > 0 }
+
+	<-births
+	// A connection that breaks and is made again is no death.
+	eventually(t, 5*time.Second, "connected", connected)
+	p.cut()
+	eventually(t, 5*time.Second, "connected again", connected)
+	if _, ok := w.alive(); !ok || len(deaths) > 0 {
+		t.Fatal("a break was taken for a death")
+	}
+	// One that is made to another process is.
+	p.set(func() { p.inc = 2 })
+	p.cut()
+	if d := <-deaths; d != deathClosed {
+		t.Errorf("restarted: %v", d)
+	}
+	<-births
+	// One that is accepted but not answered: it may be stopped.
+	p.set(func() { p.mute = true })
+	eventually(t, 5*time.Second, "connected", connected)
+	p.cut()
+	if d := <-deaths; d != deathSilent {
+		t.Errorf("does not answer: %v", d)
+	}
+	if _, ok := w.alive(); ok {
+		t.Error("alive although it does not answer")
+	}
+	p.set(func() { p.mute = false })
+	p.cut()
+	<-births
+	// One that is refused.
+	_ = p.ln.Close()
+	p.cut()
+	if d := <-deaths; d != deathClosed {
+		t.Errorf("refused: %v", d)
+	}
+}
