@@ -36,6 +36,7 @@ type Feed struct {
 	runs    uint64 // the last run number
 	flights uint64 // the last number of a taking
 	served  uint64 // the last place in the order of serving
+	doubt   bool   // a broker is silent: ask whether it still leads
 }
 
 var _ bridge.Feed = (*Feed)(nil)
@@ -194,6 +195,9 @@ func (f *Feed) assign(ctx context.Context) (due time.Time) {
 	addrs := f.topics.BrokerAddrs()
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if f.doubt {
+		f.doubt, due = false, time.Now()
+	}
 	// Connections are opened before there is anything to read: a coordinator that has just been
 	// elected finds them ready.
 	for _, addr := range addrs {
@@ -244,7 +248,8 @@ func (f *Feed) seat(p *feedPart) bool {
 		return false
 	}
 	if p.broker != b || p.epoch != epoch {
-		p.retryAt = time.Time{} // what went wrong was with the leader before
+		// What went wrong was with the leader before.
+		p.retryAt, p.seekAt = time.Time{}, time.Time{}
 	}
 	p.epoch = epoch
 	f.moveTo(p, b)
@@ -299,6 +304,15 @@ func (f *Feed) sought() {
 	for _, r := range reports {
 		f.report(r, errLeaderless)
 	}
+}
+
+// silent notes that a broker is late with an answer. It may be dead without a sign, which its connection
+// shows only much later; its partitions are moved as soon as the metadata say who leads them now.
+func (f *Feed) silent() {
+	f.mu.Lock()
+	f.doubt = true
+	f.mu.Unlock()
+	f.wakeDirector()
 }
 
 // failed notes that reading p did not work; f.mu is held. It returns whether to log it: once for each

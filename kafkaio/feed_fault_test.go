@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -66,7 +67,11 @@ func TestFeedMalformed(t *testing.T) {
 	r.start(tp, 0)
 	r.start(fine, 0)
 	r.untilNext(tp, 1)
+	deadline := time.Now().Add(waitTimeout)
 	for i := int64(1); tries.Load() < 3; i++ {
+		if time.Now().After(deadline) {
+			t.Fatal("the broken batch is not tried again")
+		}
 		other.Store(i)
 		r.untilNext(fine, bridge.Offset(i))
 	}
@@ -158,4 +163,33 @@ func TestFeedErrors(t *testing.T) {
 	tp := bridge.TopicPartition{Topic: "errors"}
 	r.start(tp, 0)
 	r.untilNext(tp, bridge.Offset(len(codes)))
+}
+
+// TestFeedSilentBroker: a broker that takes a fetch and never answers does not keep the partition when
+// another one leads it: what it would have to say is not awaited. Before the leaders were asked for on
+// silence, this took until the request timed out.
+func TestFeedSilentBroker(t *testing.T) {
+	c := kafkatest.Fake(t, kfake.NumBrokers(2), kfake.SeedTopics(1, "silent"))
+	must(t, c.MoveTopicPartition("silent", 0, 0))
+	hang, taken := make(chan struct{}), make(chan struct{}, 1)
+	c.ControlKey(int16(kmsg.Fetch), func(kmsg.Request) (kmsg.Response, error, bool) {
+		c.KeepControl()
+		if c.CurrentNode() != 0 {
+			return nil, nil, false
+		}
+		select {
+		case taken <- struct{}{}:
+		default:
+		}
+		c.SleepControl(func() { <-hang })
+		return nil, nil, false
+	})
+	r := newRig(t, c.Brokers(), "silent")
+	t.Cleanup(func() { close(hang) })
+	tp := bridge.TopicPartition{Topic: "silent"}
+	r.start(tp, 0)
+	<-taken
+	must(t, c.MoveTopicPartition("silent", 0, 1))
+	kafkatest.NewManualProducer(t, c.Brokers()).Produce(rec("silent", 0, "k", "v"))
+	r.within(4*time.Second, "the record from the new leader", func() bool { return r.next(tp) == 1 })
 }

@@ -29,6 +29,9 @@ const expressWait = 5 * time.Millisecond
 // pingInterval keeps idle connections open: brokers close them after connections.max.idle.ms (10 min).
 const pingInterval = time.Minute
 
+// silence is how late an answer may be before the leaders are asked for.
+const silence = time.Second
+
 // feedBroker is a broker and the partitions it leads. addr, stop and lanes are set once; the rest is
 // guarded by Feed.mu.
 type feedBroker struct {
@@ -200,7 +203,9 @@ func (l *lane) fetch(ctx context.Context) ([]fetchGot, error) {
 			}
 			l.conn = conn
 		}
+		late := time.AfterFunc(wait+silence, l.feed.silent)
 		got, err := l.conn.fetch(ctx, wait, fetchMaxBytes, l.asks)
+		late.Stop()
 		l.used = time.Now()
 		if err == nil {
 			return got, nil

@@ -2,7 +2,6 @@ package kafkaio
 
 import (
 	"context"
-	"errors"
 	"maps"
 	"slices"
 	"sync"
@@ -33,6 +32,7 @@ type Topics struct {
 	// Owned by Run.
 	conn    *wire
 	version int16
+	turn    int // counts the dialling
 	topics  map[string]topicState
 	initial map[string]bridge.TopicID // nil before the first answer
 	told    map[string]bridge.TopicMeta
@@ -58,6 +58,10 @@ const (
 	// maxStale: after so many answers in a row with an older leader epoch the old one is believed
 	// after all (a cluster restored from a backup).
 	maxStale = 20
+	// dialPatience is how long one broker may take to be connected to while others are left to try,
+	// metadataTimeout how long it may take to answer.
+	dialPatience    = 1500 * time.Millisecond
+	metadataTimeout = 3 * time.Second
 )
 
 type leaderInfo struct {
@@ -139,6 +143,10 @@ func (t *Topics) pause(ctx context.Context, d time.Duration) bool {
 func (t *Topics) takeWaiters() []chan error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	select {
+	case <-t.wake: // those who sent it are among the waiters taken here
+	default:
+	}
 	w := t.waiters
 	t.waiters = nil
 	return w
@@ -230,10 +238,15 @@ func (t *Topics) askOnce(ctx context.Context) (err error) {
 			t.conn = nil
 		}
 	}()
-	if t.conn == nil {
+	fresh := t.conn == nil
+	if fresh {
 		if t.conn, err = t.dial(ctx); err != nil {
 			return err
 		}
+	}
+	ctx, cancel := context.WithTimeout(ctx, metadataTimeout)
+	defer cancel()
+	if fresh {
 		if t.version, err = t.conn.metadataVersion(ctx); err != nil {
 			return err
 		}
@@ -246,20 +259,29 @@ func (t *Topics) askOnce(ctx context.Context) (err error) {
 	return nil
 }
 
-// dial reaches a bootstrap broker, or else one that earlier answers named.
+// dial reaches any broker: those of the last answer and the bootstrap ones, in turn, starting behind the
+// one that was used last, as that one may be why there is a new connection to make. A host that is
+// silent costs dialPatience; only if none is quicker are they all given the whole dial timeout.
 func (t *Topics) dial(ctx context.Context) (*wire, error) {
-	w, err := openWire(ctx, t.client, "")
-	for _, addr := range t.BrokerAddrs() {
-		if err == nil || ctx.Err() != nil {
-			break
+	addrs := t.BrokerAddrs()
+	for _, addr := range t.client.Brokers() {
+		if !slices.Contains(addrs, addr) {
+			addrs = append(addrs, addr)
 		}
-		var more error
-		if w, more = openWire(ctx, t.client, addr); more == nil {
+	}
+	for range addrs {
+		t.turn++
+		short, cancel := context.WithTimeout(ctx, dialPatience)
+		w, err := openWire(short, t.client, addrs[t.turn%len(addrs)])
+		cancel()
+		if err == nil {
 			return w, nil
 		}
-		err = errors.Join(err, more)
 	}
-	return w, err
+	if ctx.Err() != nil {
+		return nil, ctx.Err()
+	}
+	return openWire(ctx, t.client, "")
 }
 
 // names is what to ask for: nil for all topics, as patterns have to see them.

@@ -88,6 +88,7 @@ func topicsFound(t *testing.T, c topicAdmin, brokers []string) {
 
 // TestTopicsPartitions: added partitions are found within 10 s, and read.
 func TestTopicsPartitions(t *testing.T) {
+	t.Parallel() // it waits for the clock
 	c := kafkatest.Fake(t, kfake.SeedTopics(1, "grow"))
 	r := newRig(t, c.Brokers(), "grow")
 	pr := kafkatest.NewManualProducer(t, c.Brokers())
