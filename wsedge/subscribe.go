@@ -15,7 +15,7 @@ type start struct {
 	partition int32
 	log       *cache.Log
 	from      startKind
-	place     cache.Index     // fromPlace
+	place     cache.Index     // fromHistory, fromPlace
 	pos       bridge.Position // fromPlace, fromReplay: everything up to here the client has
 	how       *Resolution     // fromReplay; nil: to be resolved by the replay
 }
@@ -25,7 +25,8 @@ type startKind uint8
 const (
 	fromHead   startKind = iota // the next record
 	fromBase                    // the first record that is cached
-	fromPlace                   // an entry of the cache
+	fromHistory                 // an entry of the cache, or the first that is still there
+	fromPlace                   // the entry of the cache after the client's position
 	fromReplay                  // Kafka
 )
 
@@ -242,7 +243,7 @@ func addHistory(starts []start, fresh []int, subject *Subject, n int) {
 		}
 		t := tails[newest]
 		st := &starts[fresh[newest]]
-		st.from, st.place = fromPlace, t[len(t)-1].Index
+		st.from, st.place = fromHistory, t[len(t)-1].Index
 		tails[newest] = t[:len(t)-1]
 	}
 }
@@ -276,12 +277,11 @@ func (s *session) begin(op *Op, o *opening) *OpError {
 			c.place, c.pos = b.End, b.Head
 		case fromBase:
 			c.place, c.pos = b.Start, b.Base
-		case fromPlace:
-			if st.pos == (bridge.Position{}) && st.place <= b.Start {
-				c.place, c.pos = b.Start, b.Base // history, some of which has left meanwhile
-			} else if st.pos == (bridge.Position{}) {
-				c.pos = st.log.At(st.place)
+		case fromHistory:
+			if c.pos = st.log.At(st.place); st.place <= b.Start {
+				c.place, c.pos = b.Start, b.Base
 			}
+		case fromPlace:
 			c.ahead = c.pos.After(b.Head)
 		}
 		c.live = st.from != fromReplay && c.place >= b.End
