@@ -73,7 +73,7 @@ func topicsFound(t *testing.T, c topicAdmin, brokers []string) {
 	r.within(10*time.Second, "the new topic", has("pat-2", func(m bridge.TopicMeta) bool { return !m.Initial && m.Partitions == 3 }))
 	must(t, c.DeleteTopic("exact"))
 	must(t, c.CreateTopic("exact", 1, nil))
-	r.within(10*time.Second, "the topic that was created again", has("exact", func(m bridge.TopicMeta) bool {
+	r.refreshed("the topic that was created again", has("exact", func(m bridge.TopicMeta) bool {
 		return m.ID != first["exact"].ID && !m.Initial && m.Partitions == 1
 	}))
 	must(t, c.DeleteTopic("pat-1"))
