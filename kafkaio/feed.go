@@ -152,7 +152,7 @@ func (f *Feed) Done(tp bridge.TopicPartition, run uint64) {
 	}
 }
 
-// Run reads until ctx ends, and returns when all of the Feed's goroutines have.
+// Run reads until ctx ends, and returns when all of the Feed's goroutines have ended. It is called once.
 func (f *Feed) Run(ctx context.Context) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer f.wg.Wait()

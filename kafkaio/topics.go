@@ -2,6 +2,7 @@ package kafkaio
 
 import (
 	"context"
+	"fmt"
 	"maps"
 	"slices"
 	"sync"
@@ -26,8 +27,9 @@ type Topics struct {
 	closed  bool
 	waiters []chan error // of Refresh, for the next answer
 	leaders map[bridge.TopicPartition]leaderInfo
-	brokers []string // addresses of all brokers in the last answer
-	changed []func() // told after each answer
+	ids     map[string]bridge.TopicID // of the topics in the last answer
+	brokers []string                  // addresses of all brokers in the last answer
+	changed []func()                  // told after each answer
 
 	// Owned by Run.
 	conn    *wire
@@ -38,6 +40,8 @@ type Topics struct {
 	told    map[string]bridge.TopicMeta
 	failing bool
 }
+
+var _ bridge.TopicIDs = (*Topics)(nil)
 
 // TopicsConfig says which topics matter. Listener may be nil; it is called by Run's goroutine and must
 // not call Refresh.
@@ -199,6 +203,21 @@ func (t *Topics) Leader(tp bridge.TopicPartition) (addr string, epoch int32, ok 
 	return l.addr, l.epoch, ok && l.addr != ""
 }
 
+// TopicID asks Kafka which topic a name stands for now; the name must be one that the selectors match.
+// The error is kafka.UnknownTopicOrPartition when there is no such topic. See bridge.TopicIDs.
+func (t *Topics) TopicID(ctx context.Context, topic string) (bridge.TopicID, error) {
+	if err := t.Refresh(ctx); err != nil {
+		return bridge.TopicID{}, fmt.Errorf("ask for the id of topic %s: %w", topic, err)
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	id, ok := t.ids[topic]
+	if !ok {
+		return bridge.TopicID{}, fmt.Errorf("ask for the id of topic %s: %w", topic, kafkaError(topicMissing))
+	}
+	return id, nil
+}
+
 // BrokerAddrs are the addresses of all brokers in the last answer.
 func (t *Topics) BrokerAddrs() []string {
 	t.mu.Lock()
@@ -315,11 +334,13 @@ func (t *Topics) take(m clusterMeta) {
 		t.brokers = append(t.brokers, addr)
 	}
 	slices.Sort(t.brokers)
+	t.ids = make(map[string]bridge.TopicID, len(m.topics))
 	for _, a := range m.topics {
 		if a.code == topicMissing || !t.wanted(a) {
 			continue
 		}
 		seen[a.name] = true
+		t.ids[a.name] = a.id
 		if first {
 			t.initial[a.name] = a.id
 		}

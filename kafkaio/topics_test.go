@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/segmentio/kafka-go"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kmsg"
 	"github.com/twmb/franz-go/pkg/kversion"
@@ -76,7 +77,13 @@ func topicsFound(t *testing.T, c topicAdmin, brokers []string) {
 	r.refreshed("the topic that was created again", has("exact", func(m bridge.TopicMeta) bool {
 		return m.ID != first["exact"].ID && !m.Initial && m.Partitions == 1
 	}))
+	if id, err := r.topics.TopicID(t.Context(), "exact"); err != nil || id.IsZero() || id == first["exact"].ID {
+		t.Errorf("id %x, %v", id, err)
+	}
 	must(t, c.DeleteTopic("pat-1"))
+	if id, err := r.topics.TopicID(t.Context(), "pat-1"); !errors.Is(err, kafka.UnknownTopicOrPartition) {
+		t.Errorf("a deleted topic: id %x, %v", id, err)
+	}
 	for range maxMisses { // twice missing, so that this need not wait for the clock
 		must(t, r.topics.Refresh(t.Context()))
 	}
