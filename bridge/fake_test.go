@@ -205,6 +205,9 @@ func (k *fakeKafka) Produce(ctx context.Context, tp TopicPartition, r Record) (P
 			o = k.part(tp).append(r)
 		}
 	})
+	if err == nil {
+		err = ctx.Err() // written, but the caller is not told
+	}
 	return Produced{Offset: o, Timestamp: r.Timestamp}, err
 }
 

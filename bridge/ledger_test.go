@@ -197,7 +197,7 @@ func (r *ledgerRun) check() {
 	if !bytes.Equal(ledgerBytes(r.a), ledgerBytes(r.b)) {
 		r.t.Fatalf("the same operations gave different states")
 	}
-	switch r.draw(0, 3, "look") {
+	switch r.draw(0, 5, "look") {
 	case 0:
 		r.b = restored(r.t, ledgerBytes(r.b))
 	case 1:
@@ -283,7 +283,7 @@ func TestLedgerAgainstTwin(t *testing.T) {
 		}
 		r.checkPositions()
 		// Every position that was ever given out (some of them, of a long life), and some that never were.
-		step := 1 + len(r.w.history)/120
+		step := 1 + len(r.w.history)/50
 		for i := 0; i < len(r.w.history); i += step {
 			r.checkResolve(r.w.history[i].pos)
 		}
