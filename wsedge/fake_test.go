@@ -26,9 +26,9 @@ type fakeNode struct {
 	ready    map[string]chan struct{} // a topic that is still being filled
 	down     bool                     // Kafka is away
 	publish  func(bridge.PublishRequest) (bridge.PublishResult, error)
-	replays  int // how often Replay was called
-	inReplay int
-	stale    int // how many times Resolve says FromCache though it is not so
+	replays  int    // how often Replay was called
+	onReplay func() // called with mu held
+	stale    int    // how many times Resolve says FromCache though it is not so
 }
 
 type fakePartition struct {
@@ -155,11 +155,12 @@ func (n *fakeNode) Resolve(_ context.Context, tp bridge.TopicPartition, at bridg
 func (n *fakeNode) Replay(ctx context.Context, tp bridge.TopicPartition, from bridge.Offset, emit func(Replayed) error) error {
 	n.mu.Lock()
 	n.replays++
-	n.inReplay++
+	if n.onReplay != nil {
+		n.onReplay()
+	}
 	n.mu.Unlock()
 	stop := context.AfterFunc(ctx, func() { n.mu.Lock(); n.changed.Broadcast(); n.mu.Unlock() })
 	defer stop()
-	defer func() { n.mu.Lock(); n.inReplay--; n.mu.Unlock() }()
 	for {
 		n.mu.Lock()
 		p := n.part(tp)

@@ -1,7 +1,6 @@
 package wsedge
 
 import (
-	"fmt"
 	"io"
 	"runtime"
 	"strings"
@@ -97,7 +96,7 @@ func TestDeliveryAllocatesNothing(t *testing.T) {
 		if n := after.Mallocs - before.Mallocs; n > subscribers*records/5 {
 			t.Errorf("%s: %d allocations for %d deliveries", subject, n, subscribers*records)
 		} else {
-			t.Log(fmt.Sprintf("%s: %d allocations for %d deliveries", subject, n, subscribers*records))
+			t.Logf("%s: %d allocations for %d deliveries", subject, n, subscribers*records)
 		}
 	}
 }

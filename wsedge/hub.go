@@ -3,6 +3,7 @@ package wsedge
 import (
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"github.com/tidewire/tidewire/cache"
 )
@@ -25,14 +26,17 @@ type topicHub struct {
 	// mu is held for reading by a dispatcher while it wakes the subscribers of some records, for
 	// writing while a subscription is added or removed: so a subscription that was added at certain
 	// ends of the logs is woken for every record from there on.
-	mu          sync.RWMutex
-	dropped     bool
-	null        bucket
-	all         bucket
-	keys        map[string]*bucket
-	prefixes    map[string]*bucket
-	lengths     []prefixLength // of the prefixes, each once
-	dispatchers []*dispatcher  // by partition
+	mu       sync.RWMutex
+	dropped  bool
+	null     bucket
+	all      bucket
+	keys     map[string]*bucket
+	prefixes map[string]*bucket
+	lengths  []prefixLength // of the prefixes, each once
+
+	// dispatchers, by partition. The slice is replaced, with mu held for writing, and never changed:
+	// who appends to a log wakes its dispatcher without waiting for mu.
+	dispatchers atomic.Pointer[[]*dispatcher]
 }
 
 type prefixLength struct{ length, count int }
@@ -57,6 +61,7 @@ func (h *hub) topic(name string) *topicHub {
 	defer h.mu.Unlock()
 	if th = h.topics[name]; th == nil {
 		th = &topicHub{srv: h.srv, name: name, keys: make(map[string]*bucket), prefixes: make(map[string]*bucket)}
+		th.dispatchers.Store(new([]*dispatcher))
 		h.topics[name] = th
 	}
 	return th
@@ -81,10 +86,10 @@ func (h *hub) drop(th *topicHub) {
 	h.mu.Unlock()
 	th.mu.Lock()
 	th.dropped = true
-	for _, d := range th.dispatchers {
+	for _, d := range *th.dispatchers.Load() {
 		d.stop()
 	}
-	th.dispatchers = nil
+	th.dispatchers.Store(new([]*dispatcher))
 	th.mu.Unlock()
 }
 
@@ -97,9 +102,7 @@ func (h *hub) appended(l *cache.Log) {
 	if th == nil {
 		return
 	}
-	th.mu.RLock()
 	d := th.dispatcher(l.Partition())
-	th.mu.RUnlock()
 	if d == nil || d.log != l {
 		th.mu.Lock()
 		// A log that was dropped says so through here too, and must not come back.
@@ -124,17 +127,18 @@ func (h *hub) follow(th *topicHub, partitions int32) {
 	}
 }
 
-// dispatcher returns the one of a partition, nil if there is none. mu is held.
+// dispatcher returns the one of a partition, nil if there is none.
 func (th *topicHub) dispatcher(partition int32) *dispatcher {
-	i, ok := th.find(partition)
+	list := *th.dispatchers.Load()
+	i, ok := findDispatcher(list, partition)
 	if !ok {
 		return nil
 	}
-	return th.dispatchers[i]
+	return list[i]
 }
 
-func (th *topicHub) find(partition int32) (int, bool) {
-	return slices.BinarySearchFunc(th.dispatchers, partition, func(d *dispatcher, p int32) int {
+func findDispatcher(list []*dispatcher, partition int32) (int, bool) {
+	return slices.BinarySearchFunc(list, partition, func(d *dispatcher, p int32) int {
 		return int(d.log.Partition()) - int(p)
 	})
 }
@@ -142,20 +146,23 @@ func (th *topicHub) find(partition int32) (int, bool) {
 // dispatch returns the dispatcher of a log, starting it at an index if there is none. It returns nil when
 // the topic or the server is gone. mu is held for writing.
 func (th *topicHub) dispatch(l *cache.Log, from cache.Index) *dispatcher {
-	i, ok := th.find(l.Partition())
-	if ok && th.dispatchers[i].log == l {
-		return th.dispatchers[i]
+	list := *th.dispatchers.Load()
+	i, ok := findDispatcher(list, l.Partition())
+	if ok && list[i].log == l {
+		return list[i]
 	}
 	if th.dropped {
 		return nil
 	}
 	d := newDispatcher(th, l, from)
+	list = slices.Clone(list)
 	if ok { // the partition's log was dropped and made again
-		th.dispatchers[i].stop()
-		th.dispatchers[i] = d
+		list[i].stop()
+		list[i] = d
 	} else {
-		th.dispatchers = slices.Insert(th.dispatchers, i, d)
+		list = slices.Insert(list, i, d)
 	}
+	th.dispatchers.Store(&list)
 	th.srv.mu.Lock()
 	if !th.srv.closed {
 		th.srv.wg.Go(d.run)

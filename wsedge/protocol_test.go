@@ -603,3 +603,58 @@ func TestPipe(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// Retention passes a subscriber by while it is read from Kafka: it is told of the gap where it is, and
+// goes on after it, in the cache as soon as that serves.
+func TestRetentionPassesAReplayBy(t *testing.T) {
+	e := newEdge(t, cache.Config{}, nil)
+	c := e.dial()
+	c.send(`{"op":"sub","subject":"/one/*"}`)
+	c.next()
+	c.next()
+	tp := bridge.TopicPartition{Topic: "one"}
+	e.node.put("one", 0, []byte("k"), value(1))
+	if m := c.next(); m.Pos[2] != 1 {
+		t.Fatal(m.raw)
+	}
+	e.node.mu.Lock()
+	p := e.node.part(tp)
+	for i := range 40 {
+		p.head.Seqno++
+		p.records = append(p.records, ReplayedRecord{Record: bridge.Record{Offset: p.next, Key: []byte("k"), Value: value(i)}, Pos: p.head})
+		p.next++
+	}
+	p.logStart = 20
+	head := p.head
+	e.node.mu.Unlock()
+	e.node.store.Log("one", 0).Reset(head)
+	c.expect(`{"op":"gap","subject":"/one/*","at":[[0,1,20]],"reason":"evicted"}`)
+	e.node.put("one", 0, []byte("k"), value(2))
+	for i := uint64(21); i <= 42; i++ {
+		if m := c.next(); m.Pos[2] != i {
+			t.Fatalf("%s, not %d", m.raw, i)
+		}
+	}
+}
+
+// The same, between the answer to a resume and the reading: what the answer promised is taken back by a
+// gap, and nothing else.
+func TestRetentionBetweenAnswerAndReplay(t *testing.T) {
+	e := newEdge(t, cache.Config{Budget: 16 << 10, SegmentBytes: 1 << 10}, nil)
+	for i := range 300 {
+		e.node.put("one", 0, []byte("k"), value(i))
+	}
+	e.node.onReplay = func() { e.node.part(bridge.TopicPartition{Topic: "one"}).logStart = 30 }
+	c := e.dial()
+	c.send(`{"op":"sub","subject":"/one/k","resume":[[0,1,10]]}`)
+	if m := c.next(); m.Recovered == nil || !*m.Recovered || m.At[0] != [3]uint64{0, 1, 10} {
+		t.Fatal(m.raw)
+	}
+	c.expect(`{"op":"gap","subject":"/one/k","at":[[0,1,30]],"reason":"evicted"}`)
+	for i := uint64(31); i <= 300; i++ {
+		if m := c.next(); m.Pos[2] != i {
+			t.Fatalf("%s, not %d", m.raw, i)
+		}
+	}
+	c.expect(`{"op":"live","subject":"/one/k"}`)
+}

@@ -76,7 +76,7 @@ func (r *replay) take(n int) {
 
 func (r *replay) run(how *Resolution) {
 	defer r.cancel()
-	told := how != nil // what how says was lost has been told in subbed
+	told := true // what the first how says was lost has been told in subbed
 	pause := 5 * time.Millisecond
 	for r.ctx.Err() == nil {
 		if how == nil {

@@ -166,3 +166,39 @@ func TestCutAndResume(t *testing.T) {
 	t.Logf("%d replays", replays)
 }
 
+// A client comes from a node that was a little ahead: its position is good, but the records up to it are
+// still on their way to the cache here. They must not be sent to it again.
+func TestResumeAheadOfTheCache(t *testing.T) {
+	for _, subject := range []string{"/one/a/k", "/one/a/*", "/one/*"} {
+		e := newEdge(t, cache.Config{}, nil)
+		tp := bridge.TopicPartition{Topic: "one"}
+		for i := range 5 {
+			e.node.put("one", 0, []byte("a/k"), value(i))
+		}
+		e.node.mu.Lock()
+		e.node.part(tp).head.Seqno = 8
+		e.node.mu.Unlock()
+		c := e.dial()
+		c.send(`{"op":"sub","subject":%q,"resume":[[0,1,8]]}`, subject)
+		if m := c.next(); m.Recovered == nil || !*m.Recovered || m.At[0] != [3]uint64{0, 1, 8} {
+			t.Fatal(m.raw)
+		}
+		c.expect(fmt.Sprintf(`{"op":"live","subject":%q}`, subject))
+		e.node.mu.Lock()
+		e.node.part(tp).head.Seqno = 5
+		e.node.mu.Unlock()
+		for i := 5; i < 8; i++ {
+			e.node.put("one", 0, []byte("a/k"), value(i))
+			c.send(`{"op":"ping"}`)
+			c.expect(`{"op":"pong"}`) // and no msg
+		}
+		for i := 8; i < 12; i++ {
+			e.node.put("one", 0, []byte("a/k"), value(i))
+		}
+		for i := uint64(9); i <= 12; i++ {
+			if m := c.next(); m.Pos[2] != i {
+				t.Fatalf("%s: %s, not %d", subject, m.raw, i)
+			}
+		}
+	}
+}

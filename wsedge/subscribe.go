@@ -23,11 +23,11 @@ type start struct {
 type startKind uint8
 
 const (
-	fromHead   startKind = iota // the next record
-	fromBase                    // the first record that is cached
-	fromHistory                 // an entry of the cache, or the first that is still there
-	fromPlace                   // the entry of the cache after the client's position
-	fromReplay                  // Kafka
+	fromHead    startKind = iota // the next record
+	fromBase                     // the first record that is cached
+	fromHistory                  // an entry of the cache, or the first that is still there
+	fromPlace                    // the entry of the cache after the client's position
+	fromReplay                   // Kafka
 )
 
 // opening is the beginning of a subscription, worked out before any lock is taken.
@@ -265,7 +265,7 @@ func (s *session) begin(op *Op, o *opening) *OpError {
 	th.mu.Lock()
 	if th.dropped {
 		th.mu.Unlock()
-		return notExposed()
+		return unavailable("the topic is being made anew; try again", nil)
 	}
 	for i := range o.starts {
 		st := &o.starts[i]
