@@ -36,3 +36,11 @@ func (l *Log) Entries(from Index, limit int, entries []Entry) (_ []Entry, next I
 	}
 	return entries, from, false
 }
+
+// Timestamp is that of the last record in the chunk, in unix milliseconds; zero if it holds none.
+func (c Chunk) Timestamp() int64 {
+	if c.Count() == 0 {
+		return 0
+	}
+	return c.entries[len(c.entries)-1].timestamp
+}

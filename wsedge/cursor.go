@@ -28,6 +28,7 @@ type subscription struct {
 	cursors atomic.Pointer[[]*cursor]
 
 	// Guarded by session.mu.
+	counted int // in session.cursors
 	waiting int // cursors that have not yet passed what was there at the start
 	ended   bool
 }
@@ -226,6 +227,7 @@ func (s *session) end(sub *subscription) {
 	}
 	sub.ended = true
 	sub.th.remove(sub) // no dispatcher adds a cursor from here on
+	s.cursors -= sub.counted
 	for _, c := range *sub.cursors.Load() {
 		c.ended = true
 		if c.replay != nil {

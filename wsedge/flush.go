@@ -78,9 +78,10 @@ func (f *flusher) add(p piece) {
 	f.size += len(p.buf)
 }
 
-// sample observes how long ago a record was written to Kafka, for one flush in many.
-func (f *flusher) sample(timestamp int64) {
-	if f.sampled++; f.sampled%sampleEvery == 0 {
+// sample observes how long ago a record was written to Kafka, for one look into the cache in many. Only
+// subscribers that are up to date count: how old a backlog is says nothing of the way here.
+func (f *flusher) sample(c *cursor, timestamp int64) {
+	if f.sampled++; c.live && f.sampled%sampleEvery == 0 {
 		f.sh.srv.metrics.latency.Observe(float64(max(0, time.Now().UnixMilli()-timestamp)) / 1000)
 	}
 }
@@ -243,6 +244,7 @@ func (f *flusher) readLog(c *cursor, place cache.Index) (next cache.Index, gap *
 			return ch.Next, ch.Gap, ch.Behind
 		}
 		if len(ch.Bytes) > 0 {
+			f.sample(c, ch.Timestamp())
 			f.add(piece{kind: pieceChunk, buf: ch.Bytes, c: c, chunk: ch, place: ch.Next, pos: ch.Last(), count: ch.Count()})
 		}
 		return ch.Next, nil, false
@@ -266,7 +268,7 @@ func (f *flusher) readLog(c *cursor, place cache.Index) (next cache.Index, gap *
 	}
 	n := len(r.Items)
 	if n > 0 {
-		f.sample(r.Items[n-1].Timestamp)
+		f.sample(c, r.Items[n-1].Timestamp)
 		if r.Gap != nil {
 			r.Next = r.Items[n-1].Index + 1
 		}

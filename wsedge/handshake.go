@@ -30,7 +30,7 @@ func (srv *Server) shake(conn net.Conn, head, ahead []byte) {
 	srv.upgrade(conn, req, bytes.Clone(ahead))
 }
 
-// upgrade makes a session of a connection and runs it to its end. It closes conn.
+// upgrade makes a session of a connection, which runs on its own, or refuses and closes it.
 func (srv *Server) upgrade(conn net.Conn, req *http.Request, ahead []byte) {
 	if req.ContentLength != 0 || len(req.TransferEncoding) > 0 {
 		refuse(conn, http.StatusBadRequest, "a WebSocket handshake has no body")
@@ -61,7 +61,9 @@ func (srv *Server) upgrade(conn net.Conn, req *http.Request, ahead []byte) {
 	srv.mu.Lock()
 	delete(srv.shaking, conn)
 	srv.mu.Unlock()
-	s.run()
+	// A goroutine of its own: the handshake has grown this one's stack to twice what reading needs. The
+	// caller is waited for, so the server is not past waiting.
+	srv.wg.Go(s.run)
 }
 
 func (srv *Server) acceptOptions(s *session) *websocket.AcceptOptions {

@@ -45,6 +45,7 @@ type session struct {
 	first    *cursor // active cursors, in the order of their turns
 	last     *cursor
 	subs     map[string]*subscription
+	cursors  int           // of all subscriptions together
 	replays  chan struct{} // a slot for each replay that reads from Kafka; nil until there is one
 	room     *sync.Cond    // signalled when control has become shorter; nil until the reader waits
 	allSent  chan struct{} // closed when a closing session has sent everything; nil until finish waits
@@ -66,6 +67,8 @@ const (
 	maxUnsent = 64 << 10
 	// keepBuffer is the largest buffer that a reader puts back into the pool.
 	keepBuffer = 64 << 10
+	// maxCursors bounds what the subscriptions of a session cost: a pattern has one a partition.
+	maxCursors = 1 << 16
 )
 
 func newSession(srv *Server, conn net.Conn) *session {
@@ -88,10 +91,9 @@ func (s *session) run() {
 	s.srv.metrics.connections.Add(1)
 	defer s.srv.metrics.connections.Add(-1)
 	cfg := &s.srv.cfg
-	s.mu.Lock()
-	s.control = appendWelcome(s.control, cfg.Node, s.name(), cfg.Heartbeat.Milliseconds(), cfg.MaxFrameBytes)
-	s.mu.Unlock()
-	s.enqueue()
+	s.answer(func(dst []byte) []byte {
+		return appendWelcome(dst, cfg.Node, s.name(), cfg.Heartbeat.Milliseconds(), cfg.MaxFrameBytes)
+	})
 	err := s.read()
 	s.finish(err)
 }

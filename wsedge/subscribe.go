@@ -262,6 +262,9 @@ func (s *session) begin(op *Op, o *opening) *OpError {
 	if s.closing || s.gone {
 		return nil
 	}
+	if s.cursors+len(cursors) > maxCursors {
+		return &OpError{Code: codeLimit, Message: "the subscriptions of a session span at most " + strconv.Itoa(maxCursors) + " partitions together: unsub others"}
+	}
 	th.mu.Lock()
 	if th.dropped {
 		th.mu.Unlock()
@@ -300,6 +303,8 @@ func (s *session) begin(op *Op, o *opening) *OpError {
 		s.subs = make(map[string]*subscription)
 	}
 	s.subs[sub.text] = sub
+	sub.counted = len(cursors)
+	s.cursors += sub.counted
 	s.srv.metrics.subscriptions.Add(1)
 	sortVector(at)
 	s.control = appendSubbed(s.control, op.ID, sub.text, at, op.Resumed, o.gap, o.lost)
