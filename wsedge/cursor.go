@@ -131,7 +131,8 @@ func (c *cursor) push() bool {
 
 // arrive moves an idle cursor to the first record found for it: nothing of its subject lies between. A
 // cursor that is in the midst of reading stays where it is. It returns true when the log was reset and
-// the place means nothing any more. session.mu is held.
+// the place means nothing any more. The caller goes on to read at once: what was found is not remembered
+// but in place, and must not be jumped over when more is found. session.mu is held.
 func (c *cursor) arrive() (lost bool) {
 	found := c.found.Swap(0)
 	switch {
@@ -143,8 +144,26 @@ func (c *cursor) arrive() (lost bool) {
 		return true
 	case !c.more && cache.Index(found-1) > c.place:
 		c.place = cache.Index(found - 1)
+		// The position moves along, if the place has not left the log in between.
+		if pos := c.log.At(c.place); pos.After(c.pos) && c.log.Bounds().Start <= c.place {
+			c.pos = pos
+		}
 	}
+	c.more = true
 	return false
+}
+
+// leftBehind says whether what the cursor would read next has left the cache. It changes nothing.
+// session.mu is held.
+func (c *cursor) leftBehind() bool {
+	place := c.place
+	switch found := c.found.Load(); {
+	case found == lostTrack:
+		return true
+	case !c.more && found != 0:
+		place = max(place, cache.Index(found-1))
+	}
+	return place < c.log.Bounds().Start
 }
 
 // takeWoken puts the cursors that dispatchers have woken into the line. session.mu is held.

@@ -178,8 +178,8 @@ func (f *flusher) read(s *session, c *cursor) {
 	if c.ended {
 		return
 	}
-	lost := c.arrive()
 	reading := c.more
+	lost := c.arrive()
 	c.more = true // until a piece says otherwise
 	f.cursors = append(f.cursors, c)
 	if r := c.replay; r != nil {

@@ -87,7 +87,7 @@ func (s *session) checkSlow() {
 			if c.replay != nil {
 				continue // it is read from Kafka, at the client's pace
 			}
-			if lost := c.arrive(); lost || c.place < c.log.Bounds().Start {
+			if c.leftBehind() {
 				s.slow()
 				break
 			}

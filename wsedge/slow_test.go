@@ -255,6 +255,9 @@ func TestPartialWritesTearNoFrame(t *testing.T) {
 			}
 		case "msg":
 			got[m.Subject]++
+			if m.Subject == "/one/b/c" && m.Pos[2] != last[m.Subject]+1 {
+				t.Fatalf("%s: %d after %d", m.Subject, m.Pos[2], last[m.Subject])
+			}
 			last[m.Subject] = max(last[m.Subject], m.Pos[2])
 		}
 	}
