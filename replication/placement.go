@@ -2,6 +2,7 @@ package replication
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -159,7 +160,8 @@ func (n *Node) better(g *group) (Peer, bool) {
 }
 
 // Drain hands all leaderships of this node to others, and takes none from then on. It returns when it
-// leads nothing, or when ctx ends with an error that names what is left. A cluster of one keeps its own.
+// leads nothing, or with an error that names what is left when ctx ends or when there has been nobody to
+// take them for drainPatience: the other nodes are down or stopping as well. A cluster of one keeps its own.
 func (n *Node) Drain(ctx context.Context) error {
 	n.draining.Store(true)
 	if len(n.others) == 0 {
@@ -181,12 +183,22 @@ func (n *Node) Drain(ctx context.Context) error {
 		}
 	}
 	if len(left) > 0 {
-		return fmt.Errorf("groups %v are still led here: %w", left, ctx.Err())
+		err := ctx.Err()
+		if err == nil {
+			err = errNobodyToLead
+		}
+		return fmt.Errorf("groups %v are still led here: %w", left, err)
 	}
 	return nil
 }
 
+// drainPatience is how long a draining node waits for another that can lead.
+const drainPatience = 500 * time.Millisecond
+
+var errNobodyToLead = errors.New("no other node is there to lead them")
+
 func (n *Node) drain(ctx context.Context, g *group) {
+	lonely := time.Now() // since when there has been nobody
 	for try := 0; ctx.Err() == nil && g.raft.State() == raft.Leader; try++ {
 		var to []Peer
 		for _, p := range preference(g.id, n.members) {
@@ -198,6 +210,9 @@ func (n *Node) drain(ctx context.Context, g *group) {
 			if err := g.transferTo(to[try%len(to)]); err == nil {
 				return
 			}
+			lonely = time.Now()
+		} else if time.Since(lonely) > drainPatience {
+			return
 		}
 		select {
 		case <-time.After(20 * time.Millisecond):

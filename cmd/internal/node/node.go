@@ -139,7 +139,7 @@ func (n *Node) build() error {
 	n.bridge = bridge.New(bridge.Config{
 		Node: cfg.NodeID, Groups: cfg.Groups,
 		Cache: n.store, CacheTTL: cfg.CacheTTL, Encoder: encoder,
-		Offsets: offsets, Replayer: n.replayer, Producer: n.producer,
+		Offsets: offsets, TopicIDs: n.topics, Replayer: n.replayer, Producer: n.producer,
 		Start: cfg.Start, AnyPartitioner: cfg.AnyPartition,
 		Metrics: n.metrics, Log: n.component("bridge"),
 	})
@@ -168,12 +168,17 @@ func (n *Node) component(name string) zerolog.Logger {
 func (n *Node) topicsChanged(topics map[string]bridge.TopicMeta) {
 	n.bridge.TopicsChanged(topics)
 	exposed := make(map[string]int32)
+	var publish []bridge.TopicPartition
 	for name, m := range topics {
 		if m.Exposed {
 			exposed[name] = m.Partitions
 		}
+		for i := int32(0); m.Publish && i < m.Partitions; i++ {
+			publish = append(publish, bridge.TopicPartition{Topic: name, Partition: i})
+		}
 	}
 	n.group.SetTopics(exposed)
+	n.producer.Warm(publish)
 	n.topicsOne.Do(func() { close(n.topicsIn) })
 }
 
