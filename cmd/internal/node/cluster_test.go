@@ -41,9 +41,17 @@ func eachKafka(t *testing.T, f func(t *testing.T, k *aKafka)) {
 	eachReal(t, f)
 }
 
+// eachVersion runs a scenario for each version of Kafka, side by side: most of the time they wait.
+func eachVersion(t *testing.T, f func(t *testing.T, version string)) {
+	kafkatest.EachVersion(t, func(t *testing.T, version string) {
+		t.Parallel()
+		f(t, version)
+	})
+}
+
 // eachReal runs a scenario against the shared real Kafka of each version.
 func eachReal(t *testing.T, f func(t *testing.T, k *aKafka)) {
-	kafkatest.EachVersion(t, func(t *testing.T, version string) {
+	eachVersion(t, func(t *testing.T, version string) {
 		c := kafkatest.Shared(t, version)
 		f(t, &aKafka{brokers: c.Brokers(), real: c})
 	})

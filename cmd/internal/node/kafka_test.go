@@ -175,7 +175,7 @@ func TestRecordsDeletedUnderAResumingClient(t *testing.T) {
 
 // A broker that is restarted holds the records up and loses none.
 func TestBrokerRestart(t *testing.T) {
-	kafkatest.EachVersion(t, func(t *testing.T, version string) {
+	eachVersion(t, func(t *testing.T, version string) {
 		cluster := kafkatest.Start(t, kafkatest.Options{Version: version})
 		k := &aKafka{brokers: cluster.Brokers(), real: cluster}
 		topic := k.topic(t, 3, nil)
@@ -195,7 +195,7 @@ func TestBrokerRestart(t *testing.T) {
 
 // The whole path over TLS and SASL.
 func TestWholePathOverTLSAndSASL(t *testing.T) {
-	kafkatest.EachVersion(t, func(t *testing.T, version string) {
+	eachVersion(t, func(t *testing.T, version string) {
 		cluster := kafkatest.Start(t, kafkatest.Options{Version: version, SASL: true})
 		for _, mechanism := range []string{"PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"} {
 			t.Run(mechanism, func(t *testing.T) {

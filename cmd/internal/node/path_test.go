@@ -103,10 +103,10 @@ func TestSubscribersSeeWhatAReadCommittedConsumerSees(t *testing.T) {
 		for _, w := range patterns {
 			compare(t, w, all, n)
 		}
+		keyed := byKey(t, k, topic)
 		for _, w := range ofKeys {
-			key := w.subject[strings.LastIndexByte(w.subject, '/')+1:]
-			one, m := expectedOf(all, t, k, topic, key)
-			compare(t, w, one, m)
+			one := keyed[w.subject[strings.LastIndexByte(w.subject, '/')+1:]]
+			compare(t, w, one, one.size())
 		}
 		samePositions(t, append(patterns, ofKeys...)...)
 		// What was pushed live may since have been compacted away: compare what was pushed with
@@ -118,27 +118,25 @@ func TestSubscribersSeeWhatAReadCommittedConsumerSees(t *testing.T) {
 	})
 }
 
-var keyCache = map[string]map[string]want{}
-
-// expectedOf returns the records of one key; the topic is read once.
-func expectedOf(_ want, t *testing.T, k *aKafka, topic, key string) (want, int) {
+// byKey sorts what a read_committed consumer sees of a topic by key.
+func byKey(t *testing.T, k *aKafka, topic string) map[string]want {
 	t.Helper()
-	byKey := keyCache[topic]
-	if byKey == nil {
-		byKey = map[string]want{}
-		for _, r := range kafkatest.ReadCommitted(t, k.brokers, topic) {
-			w := byKey[string(r.Key)]
-			if w == nil {
-				w = want{}
-				byKey[string(r.Key)] = w
-			}
-			w[r.Partition] = append(w[r.Partition], string(r.Value))
+	keys := map[string]want{}
+	for _, r := range kafkatest.ReadCommitted(t, k.brokers, topic) {
+		w := keys[string(r.Key)]
+		if w == nil {
+			w = want{}
+			keys[string(r.Key)] = w
 		}
-		keyCache[topic] = byKey
+		w[r.Partition] = append(w[r.Partition], string(r.Value))
 	}
-	n := 0
-	for _, values := range byKey[key] {
+	return keys
+}
+
+// size is the number of records that are wanted.
+func (w want) size() (n int) {
+	for _, values := range w {
 		n += len(values)
 	}
-	return byKey[key], n
+	return n
 }

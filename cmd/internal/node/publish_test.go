@@ -192,7 +192,7 @@ func TestPublishRefusals(t *testing.T) {
 
 // With Kafka away a publish is answered unavailable in bounded time, and goes through when it is back.
 func TestPublishWithKafkaAway(t *testing.T) {
-	kafkatest.EachVersion(t, func(t *testing.T, version string) {
+	eachVersion(t, func(t *testing.T, version string) {
 		cluster := kafkatest.Start(t, kafkatest.Options{Version: version})
 		k := &aKafka{brokers: cluster.Brokers(), real: cluster}
 		topic := k.topic(t, 1, nil)
