@@ -248,3 +248,29 @@ func testLog(t *testing.T, node string) zerolog.Logger {
 		w.Out, w.NoColor, w.TimeFormat = os.Stderr, true, "15:04:05.000"
 	})).Level(level).With().Timestamp().Str("node", node).Logger()
 }
+
+// waitIngested waits until every node has taken in what is in a topic now. It counts offsets by records,
+// so it is for topics without transactions.
+func (c *aCluster) waitIngested(topic string) {
+	c.t.Helper()
+	ends := map[int32]bridge.Offset{}
+	for _, r := range kafkatest.ReadCommitted(c.t, c.kafka.brokers, topic) {
+		ends[r.Partition] = bridge.Offset(r.Offset) + 1
+	}
+	for _, a := range c.nodes {
+		eventually(c.t, string(a.cfg.NodeID)+" to take in "+topic, func() bool {
+			have := map[int32]bridge.Offset{}
+			for _, p := range a.node.bridge.PartitionStatuses() {
+				if p.Topic == topic {
+					have[p.Partition] = p.Next
+				}
+			}
+			for partition, end := range ends {
+				if have[partition] < end {
+					return false
+				}
+			}
+			return true
+		})
+	}
+}

@@ -106,6 +106,7 @@ func TestCutsWithVectorsOlderThanTheCache(t *testing.T) {
 			p := kafkatest.NewProducer(t, k.brokers)
 			mark := fmt.Sprintf("mark-%d", round)
 			p.Produce(&kafkatest.Record{Topic: topic, Key: []byte("key-1"), Value: []byte(mark)})
+			c.waitIngested(topic) // forgotten, not: not there yet
 			eventually(t, "the cache to forget", func() bool {
 				for _, a := range c.nodes {
 					for i := range int32(2) {

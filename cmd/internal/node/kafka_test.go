@@ -144,6 +144,7 @@ func TestRecordsDeletedUnderAResumingClient(t *testing.T) {
 		g.shut()
 		w.cut()
 		produce(t, k, topic, 3, 100, "b")
+		c.waitIngested(topic)
 		k.real.DeleteRecords(topic, 0, 150)
 		eventually(t, "the caches to forget", func() bool {
 			for _, a := range c.nodes {
