@@ -31,7 +31,7 @@ const (
 	maxVector     = 1 << 14 // entries of a resume vector: more partitions than a topic has
 	maxMid        = 128     // bytes
 	maxOpHeaders  = 256
-	maxHistory    = 1 << 30 // -1 asks for all
+	maxHistory    = 1 << 30
 	maxSeqno      = math.MaxInt64
 	maxConflateMS = 1 << 30
 )
@@ -215,11 +215,11 @@ func (op *Op) decodeSub(f *opFields) error {
 		if string(f.history) == "-1" {
 			op.History = -1
 		} else {
-			n, ok := number(f.history, maxHistory)
+			n, ok := number(f.history, maxSeqno)
 			if !ok {
 				return badRequest("history is a number of records, or -1 for all that are cached")
 			}
-			op.History = int(n)
+			op.History = int(min(n, maxHistory)) // more than any cache holds: all of it
 		}
 	}
 	if f.conflate != nil {

@@ -206,48 +206,6 @@ func (o *opening) miss(reason string) {
 	}
 }
 
-// addHistory moves the fresh starts back so that they cover the n newest records of the subject among
-// them, by timestamp; all that is cached when n is negative. A partition's records are taken from its
-// end, so that each partition stays whole whatever its timestamps are.
-func addHistory(starts []start, fresh []int, subject *Subject, n int) {
-	if n == 0 || len(fresh) == 0 {
-		return
-	}
-	if n < 0 {
-		for _, i := range fresh {
-			starts[i].from = fromBase
-		}
-		return
-	}
-	tails := make([][]cache.Item, len(fresh))
-	for k, i := range fresh {
-		switch l := starts[i].log; subject.Kind {
-		case TopicPattern:
-			tails[k] = l.NewestAll(n)
-		case PrefixPattern:
-			tails[k] = l.NewestPrefix(subject.Key, n)
-		default:
-			tails[k] = l.NewestKey(subject.Key, n)
-		}
-	}
-	// A heap would save comparisons for topics of hundreds of partitions; a history is short.
-	for ; n > 0; n-- {
-		newest := -1
-		for k, t := range tails {
-			if len(t) > 0 && (newest < 0 || t[len(t)-1].Timestamp > tails[newest][len(tails[newest])-1].Timestamp) {
-				newest = k
-			}
-		}
-		if newest < 0 {
-			return
-		}
-		t := tails[newest]
-		st := &starts[fresh[newest]]
-		st.from, st.place = fromHistory, t[len(t)-1].Index
-		tails[newest] = t[:len(t)-1]
-	}
-}
-
 // begin makes the subscription: its cursors, its place in the hub, the answer. Since the topic's lock is
 // held, no record is dispatched meanwhile, and each is either before a cursor's place or will wake it.
 func (s *session) begin(op *Op, o *opening) *OpError {
