@@ -328,11 +328,30 @@ func (p *publishing) produce(ctx context.Context, tp TopicPartition, req Publish
 	case err == nil:
 		return produced, nil
 	case errors.As(err, &rejected) && rejected.TooLarge:
-		return Produced{}, fmt.Errorf("%w: %w", ErrTooLarge, rejected.Err)
+		return Produced{}, p.tooLarge(ctx, tp, rejected.Err)
 	case errors.As(err, &rejected):
 		return Produced{}, err
 	}
 	return Produced{}, unavailable(fmt.Errorf("write to %v: %w", tp, err))
+}
+
+// limitTimeout bounds the question for the limit that a record was over: the answer to the client is known.
+const limitTimeout = time.Second
+
+// tooLarge is the error of a record that Kafka found too large, with the limit if Kafka tells it: its refusal
+// does not.
+func (p *publishing) tooLarge(ctx context.Context, tp TopicPartition, why error) error {
+	limits, ok := p.l.b.cfg.Producer.(TopicLimits)
+	if !ok {
+		return fmt.Errorf("%w: %w", ErrTooLarge, why)
+	}
+	ctx, cancel := context.WithTimeout(ctx, limitTimeout)
+	defer cancel()
+	limit, err := limits.MaxMessageBytes(ctx, tp.Topic)
+	if err != nil {
+		return fmt.Errorf("%w: %w (the limit cannot be had: %w)", ErrTooLarge, why, err)
+	}
+	return fmt.Errorf("%w: a record has at most %d bytes there, its key, its headers and some 70 bytes besides included", ErrTooLarge, limit)
 }
 
 // result makes the answer, after waiting for the edge cluster's commit where that was asked for.

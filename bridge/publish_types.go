@@ -1,6 +1,7 @@
 package bridge
 
 import (
+	"context"
 	"errors"
 	"time"
 )
@@ -51,3 +52,11 @@ type UnavailableError struct {
 
 func (e *UnavailableError) Error() string { return "unavailable: " + e.Err.Error() }
 func (e *UnavailableError) Unwrap() error { return e.Err }
+
+// TopicLimits is what a Producer may know besides: how large a record may be. It is asked only when Kafka
+// has refused one, to tell the client what would be right; any goroutine may call it.
+type TopicLimits interface {
+	// MaxMessageBytes is the limit of a record batch of the topic, with keys, headers and its own 61
+	// bytes. An error means that Kafka does not tell.
+	MaxMessageBytes(ctx context.Context, topic string) (int, error)
+}
