@@ -27,7 +27,9 @@ var turns = []time.Duration{100 * time.Millisecond, 150 * time.Millisecond, 200 
 func (n *Node) takeover(ctx context.Context, peer bridge.NodeID, how death) {
 	var led []*group
 	for _, g := range n.groups {
-		if id, _ := g.leader(); id == peer {
+		// A survivor that noticed sooner may have campaigned here already, which makes Raft forget
+		// the dead leader: a group without one counts, or nobody's turn would come after a refusal.
+		if id, ok := g.leader(); !ok || id == peer {
 			led = append(led, g)
 		}
 	}
