@@ -119,6 +119,10 @@ func (r *reader) offset() Offset {
 	return Offset(v)
 }
 
+// maxEpoch bounds the epochs that are believed, so that later ones still rise. It is what JavaScript can
+// count to.
+const maxEpoch = 1 << 53
+
 func (r *reader) epochs() epochList {
 	n := r.count(3)
 	if n > maxEpochs {
@@ -133,7 +137,7 @@ func (r *reader) epochs() epochList {
 			r.fail()
 		}
 		e.End = e.First + size
-		if len(l) > 0 && e.Epoch != l.last().Epoch+1 || e.Epoch == 0 {
+		if len(l) > 0 && e.Epoch <= l.last().Epoch || e.Epoch == 0 || e.Epoch > maxEpoch {
 			r.fail()
 		}
 		if r.err != nil {
@@ -142,6 +146,45 @@ func (r *reader) epochs() epochList {
 		l = append(l, e)
 	}
 	return l
+}
+
+// leader reads a leader epoch, or NoLeaderEpoch.
+func (r *reader) leader() LeaderEpoch {
+	v := r.varint()
+	if v < int64(NoLeaderEpoch) || v > 1<<31-1 {
+		r.fail()
+		return NoLeaderEpoch
+	}
+	return LeaderEpoch(v)
+}
+
+func (r *reader) leaders() leaderList {
+	n := r.count(2)
+	if n > maxLeaders {
+		r.fail()
+		return nil
+	}
+	var l leaderList
+	for range n {
+		s := leaderStart{Leader: LeaderEpoch(r.int32()), First: r.offset()}
+		if len(l) > 0 && (s.Leader <= l.last() || s.First <= l[len(l)-1].First) {
+			r.fail()
+		}
+		if r.err != nil {
+			return nil
+		}
+		l = append(l, s)
+	}
+	return l
+}
+
+// bool reads a byte that is 0 or 1.
+func (r *reader) bool() bool {
+	v := r.byte()
+	if v > 1 {
+		r.fail()
+	}
+	return v == 1
 }
 
 // done returns the error of the reading, or one if input is left over.
@@ -181,4 +224,20 @@ func appendEpochs(b []byte, l epochList) []byte {
 		b = binary.AppendVarint(b, int64(e.End-e.First))
 	}
 	return b
+}
+
+func appendLeaders(b []byte, l leaderList) []byte {
+	b = binary.AppendUvarint(b, uint64(len(l)))
+	for _, s := range l {
+		b = binary.AppendUvarint(b, uint64(s.Leader))
+		b = binary.AppendVarint(b, int64(s.First))
+	}
+	return b
+}
+
+func appendBool(b []byte, v bool) []byte {
+	if v {
+		return append(b, 1)
+	}
+	return append(b, 0)
 }

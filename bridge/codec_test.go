@@ -17,8 +17,8 @@ func sampleOps() []op {
 	tp := TopicPartition{"orders", 7}
 	return []op{
 		&startOp{TP: tp, Topic: TopicID{1, 2, 3}, Partitions: 12, First: 100},
-		&startOp{TP: tp, Partitions: 1, First: 9, Epochs: epochList{{3, 0, 4}, {4, 4, 9}}},
-		&batchOp{TP: tp, From: 100, Next: 110, Records: []Record{
+		&startOp{TP: tp, Partitions: 1, First: 9, AtStart: 3, Scattered: true, Epochs: epochList{{3, 0, 4}, {1004, 4, 9}}, Leaders: leaderList{{0, 0}, {7, 4}}},
+		&batchOp{TP: tp, From: 100, Next: 110, Leader: 5, Records: []Record{
 			{Offset: 100, Timestamp: 1700000000000},
 			{Offset: 101, Timestamp: 1700000000001, Key: []byte{}, Value: []byte{}},
 			{Offset: 105, Timestamp: 5, Key: []byte("k"), Value: []byte("v"), Headers: []Header{
@@ -26,7 +26,7 @@ func sampleOps() []op {
 			}},
 			{Offset: 109, Timestamp: -1, Key: []byte{0xff}, Value: []byte("long enough to matter")},
 		}},
-		&batchOp{TP: tp, From: 110, Next: 120},
+		&batchOp{TP: tp, From: 110, Next: 120, Leader: NoLeaderEpoch},
 		&batchOp{TP: TopicPartition{"", 0}},
 		&resetOp{TP: tp, Topic: TopicID{9}, Expect: 120, First: 3, Reason: ReasonTruncated},
 		&noteOp{TP: tp, Partitions: 13, Scattered: true},
@@ -105,11 +105,16 @@ func TestEntryRefused(t *testing.T) {
 		"topic longer than input": join([]byte{entryFormat, kindBatch}, huge),
 		"negative from":           join([]byte{entryFormat, kindBatch}, tp, []byte{1, 0, 0}),
 		"next before from":        join([]byte{entryFormat, kindBatch}, tp, []byte{4, 2, 0}),
-		"count beyond input":      join([]byte{entryFormat, kindBatch}, tp, []byte{0, 2}, huge),
-		"record beyond next":      join([]byte{entryFormat, kindBatch}, tp, []byte{0, 2, 1, 1, 0, 0, 0, 0}),
-		"two at one offset":       join([]byte{entryFormat, kindBatch}, tp, []byte{0, 4, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}),
-		"headers beyond input":    join([]byte{entryFormat, kindBatch}, tp, []byte{0, 2, 1, 0, 0, 0, 0}, huge),
+		"count beyond input":      join([]byte{entryFormat, kindBatch}, tp, []byte{0, 2, 1}, huge),
+		"record beyond next":      join([]byte{entryFormat, kindBatch}, tp, []byte{0, 2, 1, 1, 1, 0, 0, 0, 0}),
+		"two at one offset":       join([]byte{entryFormat, kindBatch}, tp, []byte{0, 4, 1, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}),
+		"headers beyond input":    join([]byte{entryFormat, kindBatch}, tp, []byte{0, 2, 1, 1, 0, 0, 0, 0}, huge),
 		"epoch's end overflows":   join([]byte{entryFormat}, (&startOp{TP: ledgerTP, Epochs: epochList{{1, 1 << 62, -1 << 63}}}).appendTo(nil)),
+		"leader epoch below -1":   join([]byte{entryFormat, kindBatch}, tp, []byte{0, 2, 3, 0}),
+		"leader epochs fall":      join([]byte{entryFormat}, (&startOp{TP: ledgerTP, Leaders: leaderList{{2, 1}, {1, 3}}}).appendTo(nil)),
+		"leader epochs' offsets":  join([]byte{entryFormat}, (&startOp{TP: ledgerTP, Leaders: leaderList{{1, 1}, {2, 1}}}).appendTo(nil)),
+		"epochs fall":             join([]byte{entryFormat}, (&startOp{TP: ledgerTP, Epochs: epochList{{2, 0, 1}, {2, 1, 1}}}).appendTo(nil)),
+		"epoch out of reason":     join([]byte{entryFormat}, (&startOp{TP: ledgerTP, Epochs: epochList{{1 << 60, 0, 1}}}).appendTo(nil)),
 		"partition over 31 bits":  join([]byte{entryFormat, kindNote, 1, 't'}, huge, []byte{1, 0}),
 	} {
 		if ops, err := decodeEntry(b); err == nil {
@@ -123,7 +128,7 @@ func TestEntryAllocationBounded(t *testing.T) {
 	body := make([]byte, 1<<16)
 	claim := append(newEntry(0), kindBatch)
 	claim = appendTP(claim, ledgerTP)
-	claim = append(claim, 0, 2, 0xff, 0xff, 0xff, 0xff, 0x0f)
+	claim = append(claim, 0, 2, 1, 0xff, 0xff, 0xff, 0xff, 0x0f)
 	claim = append(claim, body...)
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
@@ -142,13 +147,13 @@ func sampleLedgers(partitions, mids int) map[TopicPartition]*ledger {
 	m := make(map[TopicPartition]*ledger)
 	for p := range int32(partitions) {
 		l := new(ledger)
-		l.start(3, startOp{Topic: TopicID{1, byte(p)}, Partitions: int32(partitions), First: 1000})
+		l.start(3, startOp{Topic: TopicID{1, byte(p)}, Partitions: int32(partitions), AtStart: int32(partitions), First: 1000})
 		for i := range mids {
 			o := l.next()
 			l.batch(3, batchOp{From: o, Next: o + 2, Records: []Record{midRecord(o, "u", fmt.Sprint(i%(mids-1)))}})
 		}
 		for term := Term(4); term < 7; term++ {
-			l.batch(term, batchOp{From: l.next(), Next: l.next() + 1000})
+			l.batch(term, batchOp{From: l.next(), Next: l.next() + 1000, Leader: LeaderEpoch(term)})
 		}
 		l.note(noteOp{Partitions: int32(partitions), Scattered: p%2 == 0})
 		m[TopicPartition{"prices", p}] = l
@@ -172,7 +177,7 @@ func TestSnapshotRoundTripAndSize(t *testing.T) {
 		}
 		for tp, l := range m {
 			g := got[tp]
-			if g.topic != l.topic || g.term != l.term || g.partitions != l.partitions || g.scattered != l.scattered ||
+			if g.topic != l.topic || g.term != l.term || g.partitions != l.partitions || g.atStart != l.atStart || !reflect.DeepEqual(g.leaders, l.leaders) || g.scattered != l.scattered ||
 				!reflect.DeepEqual(g.epochs, l.epochs) || !reflect.DeepEqual(g.dropped, l.dropped) ||
 				!reflect.DeepEqual(g.mids.entries(), l.mids.entries()) {
 				t.Fatalf("%v: got %+v, want %+v", tp, g, l)
@@ -199,24 +204,25 @@ func TestSnapshotRoundTripAndSize(t *testing.T) {
 func TestMetadataRoundTrip(t *testing.T) {
 	l := sampleLedgers(1, 0)[TopicPartition{"prices", 0}]
 	s := l.metadata()
-	topic, epochs, ours, err := parseMetadata(s, l.next())
-	if err != nil || !ours || topic != l.topic || !reflect.DeepEqual(epochs, l.epochs) {
-		t.Fatalf("got %v %v %v %v", topic, epochs, ours, err)
+	o, ours, err := parseMetadata(s, l.next())
+	want := startOp{Topic: l.topic, AtStart: 1, Scattered: true, First: l.next(), Epochs: l.epochs, Leaders: l.leaders}
+	if err != nil || !ours || !reflect.DeepEqual(o, want) {
+		t.Fatalf("got %+v %v %v, want %+v", o, ours, err, want)
 	}
-	if _, _, ours, err := parseMetadata(s, l.next()+1); err == nil || ours {
+	if _, ours, err := parseMetadata(s, l.next()+1); err == nil || ours {
 		t.Fatal("metadata of another offset is taken")
 	}
 	for n := range s {
-		if _, _, ours, _ := parseMetadata(s[:n], l.next()); ours {
+		if _, ours, _ := parseMetadata(s[:n], l.next()); ours {
 			t.Fatalf("cut at %d of %d is taken", n, len(s))
 		}
 	}
 	for _, foreign := range []string{"", "x", "tw2:AAAA", "{}"} {
-		if _, _, ours, err := parseMetadata(foreign, 3); ours || err != nil {
+		if _, ours, err := parseMetadata(foreign, 3); ours || err != nil {
 			t.Errorf("%q: ours %v, %v", foreign, ours, err)
 		}
 	}
-	if _, _, ours, err := parseMetadata("tw1:***", 3); ours || err == nil {
+	if _, ours, err := parseMetadata("tw1:***", 3); ours || err == nil {
 		t.Error("malformed base64 is taken")
 	}
 }
@@ -229,7 +235,8 @@ func TestMetadataOfALongLifeFits(t *testing.T) {
 		l.batch(term, batchOp{From: l.next(), Next: l.next() + 1<<40})
 	}
 	s := l.metadata()
-	_, epochs, ours, err := parseMetadata(s, l.next())
+	o, ours, err := parseMetadata(s, l.next())
+	epochs := o.Epochs
 	if len(s) > maxMetadata || err != nil || !ours {
 		t.Fatalf("%d bytes, ours %v, %v", len(s), ours, err)
 	}
@@ -290,7 +297,7 @@ func mustRiseTo(t *testing.T, s stamped) {
 // checkLedger asks a ledger made of foreign bytes everything it can be asked.
 func checkLedger(t *testing.T, l *ledger) {
 	for i, e := range l.epochs {
-		if e.First < 0 || e.End < e.First || e.Epoch == 0 || i > 0 && e.Epoch != l.epochs[i-1].Epoch+1 {
+		if e.First < 0 || e.End < e.First || e.Epoch == 0 || i > 0 && e.Epoch <= l.epochs[i-1].Epoch {
 			t.Fatalf("epochs %v", l.epochs)
 		}
 		l.epochs.resolve(at(e.Epoch, 0))
@@ -331,12 +338,12 @@ func FuzzMetadata(f *testing.F) {
 	f.Add("tw1:", int64(0))
 	f.Add("tw1:"+base64.RawURLEncoding.EncodeToString(make([]byte, 20)), int64(0))
 	f.Fuzz(func(t *testing.T, s string, offset int64) {
-		topic, epochs, ours, err := parseMetadata(s, Offset(offset))
+		o, ours, err := parseMetadata(s, Offset(offset))
 		if !ours || err != nil {
 			return
 		}
 		l := new(ledger)
-		l.start(1, startOp{Topic: topic, First: Offset(offset), Epochs: epochs})
+		l.start(1, o)
 		checkLedger(t, l)
 		if l.next() != Offset(offset) {
 			t.Fatalf("next %d, committed %d", l.next(), offset)

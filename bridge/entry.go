@@ -9,8 +9,8 @@ import (
 //
 //	entry   = format(1) op…
 //	op      = kind(1) body
-//	start   = tp topicID(16) partitions first epochs            kind 1
-//	batch   = tp from next count record…                        kind 2
+//	start   = tp topicID(16) partitions atStart scattered(1) first epochs leaders  kind 1
+//	batch   = tp from next leader count record…                 kind 2
 //	reset   = tp topicID(16) expect first reason                kind 3
 //	note    = tp partitions scattered(1)                        kind 4
 //	record  = offset−previous timestamp−previous key value headers
@@ -37,14 +37,17 @@ func (o *startOp) appendTo(b []byte) []byte {
 	b = appendTP(append(b, kindStart), o.TP)
 	b = append(b, o.Topic[:]...)
 	b = binary.AppendUvarint(b, uint64(o.Partitions))
+	b = binary.AppendUvarint(b, uint64(o.AtStart))
+	b = appendBool(b, o.Scattered)
 	b = binary.AppendVarint(b, int64(o.First))
-	return appendEpochs(b, o.Epochs)
+	return appendLeaders(appendEpochs(b, o.Epochs), o.Leaders)
 }
 
 func (o *batchOp) appendTo(b []byte) []byte {
 	b = appendTP(append(b, kindBatch), o.TP)
 	b = binary.AppendVarint(b, int64(o.From))
 	b = binary.AppendVarint(b, int64(o.Next))
+	b = binary.AppendVarint(b, int64(o.Leader))
 	b = binary.AppendUvarint(b, uint64(len(o.Records)))
 	off, ts := o.From, int64(0)
 	for i := range o.Records {
@@ -72,10 +75,7 @@ func (o *resetOp) appendTo(b []byte) []byte {
 func (o *noteOp) appendTo(b []byte) []byte {
 	b = appendTP(append(b, kindNote), o.TP)
 	b = binary.AppendUvarint(b, uint64(o.Partitions))
-	if o.Scattered {
-		return append(b, 1)
-	}
-	return append(b, 0)
+	return appendBool(b, o.Scattered)
 }
 
 // decodeEntry returns the operations of an entry, or an error when any of them is malformed: an entry
@@ -89,13 +89,14 @@ func decodeEntry(b []byte) ([]op, error) {
 	for r.err == nil && len(r.b) > 0 {
 		switch kind := r.byte(); kind {
 		case kindStart:
-			ops = append(ops, &startOp{TP: r.tp(), Topic: r.topicID(), Partitions: r.int32(), First: r.offset(), Epochs: r.epochs()})
+			ops = append(ops, &startOp{TP: r.tp(), Topic: r.topicID(), Partitions: r.int32(), AtStart: r.int32(),
+				Scattered: r.bool(), First: r.offset(), Epochs: r.epochs(), Leaders: r.leaders()})
 		case kindBatch:
 			ops = append(ops, r.batch())
 		case kindReset:
 			ops = append(ops, &resetOp{TP: r.tp(), Topic: r.topicID(), Expect: r.offset(), First: r.offset(), Reason: r.string()})
 		case kindNote:
-			ops = append(ops, &noteOp{TP: r.tp(), Partitions: r.int32(), Scattered: r.byte() == 1})
+			ops = append(ops, &noteOp{TP: r.tp(), Partitions: r.int32(), Scattered: r.bool()})
 		default:
 			if r.err == nil {
 				return nil, fmt.Errorf("entry: unknown operation %d", kind)
@@ -109,7 +110,7 @@ func decodeEntry(b []byte) ([]op, error) {
 const minRecord = 5
 
 func (r *reader) batch() *batchOp {
-	o := &batchOp{TP: r.tp(), From: r.offset(), Next: r.offset()}
+	o := &batchOp{TP: r.tp(), From: r.offset(), Next: r.offset(), Leader: r.leader()}
 	n := r.count(minRecord)
 	if n > 0 {
 		o.Records = make([]Record, 0, n)

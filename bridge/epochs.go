@@ -1,5 +1,10 @@
 package bridge
 
+import (
+	"cmp"
+	"slices"
+)
+
 // An epochRange is one reign over a partition: the records that were given positions in it are the
 // offsets [First, End), the record at offset o having Seqno o-First+1.
 type epochRange struct {
@@ -96,18 +101,15 @@ type onward struct {
 // resolve translates a position into the offset to go on from. ok is false for a position that was
 // never given out.
 func (l epochList) resolve(p Position) (o onward, ok bool) {
-	i := 0
+	i, known := slices.BinarySearchFunc(l, p.Epoch, func(r epochRange, e Epoch) int { return cmp.Compare(r.Epoch, e) })
 	switch {
 	case p.Epoch == 0 && p.Seqno > 0:
 		return onward{}, false
 	case p.Epoch < l[0].Epoch: // before everything, or fallen out of the list
-		o.Next, o.Evicted = l[0].First, l[0].Epoch > 1
+		i, o.Next, o.Evicted = 0, l[0].First, l[0].Epoch > 1
+	case !known: // not yet, or lost with a life of the cluster that its commits do not tell of
+		return onward{}, false
 	default:
-		// The difference is taken before it is made an int: the epoch may come from a client.
-		if p.Epoch-l[0].Epoch >= Epoch(len(l)) {
-			return onward{}, false
-		}
-		i = int(p.Epoch - l[0].Epoch) // epochs rise by one
 		if p.Seqno > Seqno(l[i].End-l[i].First) {
 			return onward{}, false
 		}

@@ -36,6 +36,32 @@ var (
 type fakePart struct {
 	start, end Offset
 	records    []Record
+	leaders    leaderList // each with where it began; none: its batches tell no leader epoch
+}
+
+// leaderOf is the epoch of what is at offset o, and where that ends.
+func (p *fakePart) leaderOf(o Offset) (LeaderEpoch, Offset) {
+	leader, end := NoLeaderEpoch, p.end
+	for _, s := range slices.Backward(p.leaders) {
+		if s.First <= o {
+			leader = s.Leader
+			break
+		}
+		end = s.First
+	}
+	return leader, end
+}
+
+// epochEnd is Kafka's answer to OffsetForLeaderEpoch.
+func (p *fakePart) epochEnd(leader LeaderEpoch) (LeaderEpoch, Offset) {
+	end := p.end
+	for _, s := range slices.Backward(p.leaders) {
+		if s.Leader <= leader {
+			return s.Leader, end
+		}
+		end = s.First
+	}
+	return NoLeaderEpoch, -1
 }
 
 func (p *fakePart) append(r Record) Offset {
@@ -113,6 +139,19 @@ func (k *fakeKafka) truncate(tp TopicPartition, end Offset) {
 	})
 }
 
+// elect makes another broker the leader, which has the log up to end.
+func (k *fakeKafka) elect(tp TopicPartition, end Offset) {
+	k.truncate(tp, end)
+	k.do(func() {
+		p := k.part(tp)
+		epoch := p.leaders.last() + 1
+		for len(p.leaders) > 0 && p.leaders[len(p.leaders)-1].First >= end {
+			p.leaders = p.leaders[:len(p.leaders)-1]
+		}
+		p.leaders = append(p.leaders, leaderStart{epoch, end})
+	})
+}
+
 func (k *fakeKafka) evict(tp TopicPartition, start Offset) {
 	k.do(func() {
 		p := k.part(tp)
@@ -161,6 +200,11 @@ func (k *fakeKafka) AtTime(_ context.Context, tp TopicPartition, t time.Time) (o
 		}
 	})
 	return o, err
+}
+
+func (k *fakeKafka) EpochEnd(_ context.Context, tp TopicPartition, leader LeaderEpoch) (l LeaderEpoch, o Offset, err error) {
+	err = k.look(tp, func(p *fakePart) { l, o = p.epochEnd(leader) })
+	return l, o, err
 }
 
 func (k *fakeKafka) TopicID(_ context.Context, topic string) (TopicID, error) {
@@ -213,7 +257,8 @@ func (k *fakeKafka) Produce(ctx context.Context, tp TopicPartition, r Record) (P
 
 // fetch returns up to limit records of tp from an offset on, or blocks nothing: next == from when there
 // is nothing yet.
-func (k *fakeKafka) fetch(tp TopicPartition, from Offset, limit int) (f Fetched, changed chan struct{}, err error) {
+// last is the leader epoch of what the reader has read: a *diverged tells it of a truncation.
+func (k *fakeKafka) fetch(tp TopicPartition, from Offset, last LeaderEpoch, limit int) (f Fetched, changed chan struct{}, err error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	changed = k.changed
@@ -221,13 +266,20 @@ func (k *fakeKafka) fetch(tp TopicPartition, from Offset, limit int) (f Fetched,
 		return f, changed, errAway
 	}
 	p := k.part(tp)
+	if leader, end := p.epochEnd(last); last >= 0 && from >= p.start && (leader < last || end < from) {
+		return f, changed, &diverged{leader, end}
+	}
 	if from < p.start || from > p.end {
 		return f, changed, &OffsetOutOfRangeError{TP: tp, At: from, LogStart: p.start, LogEnd: p.end}
 	}
-	f = Fetched{TP: tp, From: from, Next: p.end, LogStart: p.start, End: p.end}
+	f = Fetched{TP: tp, From: from, LogStart: p.start, End: p.end}
+	f.Leader, f.Next = p.leaderOf(from)
 	for _, r := range p.records {
 		if r.Offset < from {
 			continue
+		}
+		if r.Offset >= f.Next {
+			break
 		}
 		if len(f.Records) == limit {
 			f.Next = r.Offset
@@ -238,9 +290,16 @@ func (k *fakeKafka) fetch(tp TopicPartition, from Offset, limit int) (f Fetched,
 	return f, changed, nil
 }
 
+type diverged struct {
+	leader LeaderEpoch
+	end    Offset
+}
+
+func (d *diverged) Error() string { return "the logs part" }
+
 func (k *fakeKafka) Replay(ctx context.Context, tp TopicPartition, from, to Offset, emit func(Fetched) error) error {
 	for to < 0 || from < to {
-		f, changed, err := k.fetch(tp, from, 3)
+		f, changed, err := k.fetch(tp, from, NoLeaderEpoch, 3)
 		if err != nil {
 			return err
 		}
@@ -280,6 +339,7 @@ type fakeFeed struct {
 type fakeRun struct {
 	run  uint64
 	next Offset
+	last LeaderEpoch
 	open int
 }
 
@@ -304,12 +364,12 @@ func (f *fakeFeed) poke() {
 	}
 }
 
-func (f *fakeFeed) Start(tp TopicPartition, from Offset) uint64 {
+func (f *fakeFeed) Start(tp TopicPartition, from FeedStart) uint64 {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.last++
-	f.runs[tp] = &fakeRun{run: f.last, next: from}
-	f.starts[tp] = append(f.starts[tp], from)
+	f.runs[tp] = &fakeRun{run: f.last, next: from.Next, last: from.Leader}
+	f.starts[tp] = append(f.starts[tp], from.Next)
 	f.poke()
 	return f.last
 }
@@ -370,14 +430,20 @@ func (f *fakeFeed) round() (more bool) {
 			continue
 		}
 		run := r.run
-		got, _, err := f.k.fetch(tp, r.next, f.limit)
+		got, _, err := f.k.fetch(tp, r.next, r.last, f.limit)
 		var out *OffsetOutOfRangeError
+		var div *diverged
+		at := r.next
 		switch {
 		case errors.As(err, &out):
 			delete(f.runs, tp)
 			calls = append(calls, func() { f.sink.OutOfRange(run, tp, out.At, out.LogStart, out.LogEnd) })
+		case errors.As(err, &div):
+			delete(f.runs, tp)
+			calls = append(calls, func() { f.sink.Diverged(run, tp, at, div.leader, div.end) })
 		case err == nil && got.Next > r.next:
 			r.open++
+			r.last = max(r.last, got.Leader)
 			r.next = got.Next
 			calls = append(calls, func() { f.sink.Fetched(run, got) })
 		}

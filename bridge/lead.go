@@ -29,6 +29,8 @@ type lead struct {
 	lag map[TopicPartition]int64 // offsets in Kafka not yet fetched, as of the last fetch
 
 	reads map[TopicPartition]*readState // owned by run
+	// noting are the partitions with a note on its way; one at a time. Guarded by mu.
+	noting map[TopicPartition]bool
 
 	pub *publishing
 }
@@ -44,16 +46,23 @@ type fetchedRun struct {
 	Fetched
 }
 
+// outOfRange is what a Feed said when Kafka did not have what a run was to go on with: where the log
+// begins and ends, or, with diverged set, what it knows of the leader epochs that were read.
 type outOfRange struct {
-	run                  uint64
-	tp                   TopicPartition
-	at, logStart, logEnd Offset
+	run              uint64
+	tp               TopicPartition
+	logStart, logEnd Offset
+	diverged         bool
+	leader           LeaderEpoch
+	leaderEnd        Offset
 }
 
-// A proposal is one entry on its way through Raft, and the Fetched it completes.
+// A proposal is one entry on its way through Raft, and the Fetched it completes or the partition it makes
+// a note of.
 type proposal struct {
 	future Future
 	parts  []proposed
+	noted  *TopicPartition
 }
 
 type proposed struct {
@@ -89,6 +98,7 @@ func (b *Bridge) Lead(ctx context.Context, group GroupID, term Term) {
 		restart: make(map[TopicPartition]uint64),
 		lag:     make(map[TopicPartition]int64),
 		reads:   make(map[TopicPartition]*readState),
+		noting:  make(map[TopicPartition]bool),
 	}
 	l.pub = newPublishing(l)
 	log := b.log.With().Uint16("group", uint16(group)).Uint64("term", uint64(term)).Logger()
@@ -141,12 +151,21 @@ func (b *Bridge) Fetched(run uint64, f Fetched) {
 
 // OutOfRange implements FeedSink.
 func (b *Bridge) OutOfRange(run uint64, tp TopicPartition, at, logStart, logEnd Offset) {
-	l := b.lead(b.groupOf(tp))
+	b.cannotGoOn(outOfRange{run: run, tp: tp, logStart: logStart, logEnd: logEnd})
+}
+
+// Diverged implements FeedSink.
+func (b *Bridge) Diverged(run uint64, tp TopicPartition, at Offset, leader LeaderEpoch, end Offset) {
+	b.cannotGoOn(outOfRange{run: run, tp: tp, diverged: true, leader: leader, leaderEnd: end})
+}
+
+func (b *Bridge) cannotGoOn(o outOfRange) {
+	l := b.lead(b.groupOf(o.tp))
 	if l == nil {
 		return
 	}
 	l.mu.Lock()
-	l.lost = append(l.lost, outOfRange{run, tp, at, logStart, logEnd})
+	l.lost = append(l.lost, o)
 	l.mu.Unlock()
 	l.poke()
 }
@@ -230,7 +249,19 @@ func (l *lead) noteGrowth(p *partition, m TopicMeta) {
 	grown := false
 	p.view(func(led *ledger) { grown = led.started() && led.partitions != m.Partitions })
 	if grown {
-		l.proposeOps(&noteOp{TP: p.tp, Partitions: m.Partitions, Scattered: true})
+		l.note(&noteOp{TP: p.tp, Partitions: m.Partitions, Scattered: true})
+	}
+}
+
+// note proposes to note something, unless a note of the partition is still on its way: run looks again
+// when that one has arrived.
+func (l *lead) note(o *noteOp) {
+	l.mu.Lock()
+	busy := l.noting[o.TP]
+	l.noting[o.TP] = true
+	l.mu.Unlock()
+	if !busy {
+		l.queue <- proposal{future: l.proposeOps(o), noted: &o.TP} // settle always takes
 	}
 }
 
@@ -240,9 +271,9 @@ func (l *lead) read(tp TopicPartition, topic TopicID) {
 	if p == nil {
 		return
 	}
-	var next Offset
-	p.view(func(led *ledger) { next = led.next() })
-	l.reads[tp] = &readState{run: l.b.feed.Start(tp, next), topic: topic}
+	from := FeedStart{Topic: topic}
+	p.view(func(led *ledger) { from.Next, from.Leader = led.next(), led.leaders.last() })
+	l.reads[tp] = &readState{run: l.b.feed.Start(tp, from), topic: topic}
 }
 
 // proposeOps proposes operations that no Fetched waits for.
@@ -266,7 +297,7 @@ func (l *lead) propose() {
 		if len(parts) == 0 {
 			return
 		}
-		l.queue <- proposal{l.b.cfg.Replicator.Propose(l.group, entry), parts} // settle always takes
+		l.queue <- proposal{future: l.b.cfg.Replicator.Propose(l.group, entry), parts: parts} // settle always takes
 		entry, parts = newEntry(4096), nil
 	}
 	for _, f := range fetched {
@@ -287,7 +318,7 @@ func (l *lead) propose() {
 				}
 				n = 1
 			}
-			o := &batchOp{TP: f.TP, From: from, Next: f.Next, Records: rest[:n]}
+			o := &batchOp{TP: f.TP, From: from, Next: f.Next, Leader: f.Leader, Records: rest[:n]}
 			if n < len(rest) {
 				o.Next = rest[n-1].Offset + 1
 			}
@@ -328,7 +359,7 @@ func (l *lead) checkKeys(p *partition, records []Record) {
 	}
 	for i := range records {
 		if k := records[i].Key; k != nil && PartitionFor(k, partitions) != p.tp.Partition {
-			l.proposeOps(&noteOp{TP: p.tp, Partitions: partitions, Scattered: true})
+			l.note(&noteOp{TP: p.tp, Partitions: partitions, Scattered: true})
 			return
 		}
 	}
@@ -340,6 +371,12 @@ func (l *lead) settle() {
 	for p := range l.queue {
 		res, err := p.future.Wait()
 		results, _ := res.([]opResult)
+		if p.noted != nil {
+			l.mu.Lock()
+			delete(l.noting, *p.noted)
+			l.mu.Unlock()
+			l.poke()
+		}
 		for i, part := range p.parts {
 			again := err != nil || i >= len(results) || results[i].Refused
 			if part.last {
@@ -435,10 +472,18 @@ func (s *starter) recover(o outOfRange) {
 		}
 		reset := &resetOp{TP: o.tp, Topic: m.ID}
 		var topic TopicID
-		p.view(func(led *ledger) { reset.Expect, topic = led.next(), led.topic })
+		parts := Offset(0)
+		p.view(func(led *ledger) {
+			reset.Expect, topic = led.next(), led.topic
+			parts = led.leaders.parts(o.leader, o.leaderEnd, led.next())
+		})
 		switch {
 		case topic != m.ID && !topic.IsZero() && !m.ID.IsZero():
 			return nil // start sees to it
+		case o.diverged && parts >= reset.Expect:
+			return nil // the ledger has not come to where the log parts
+		case o.diverged:
+			reset.First, reset.Reason = parts, ReasonTruncated
 		case reset.Expect < o.logStart:
 			reset.First, reset.Reason = o.logStart, ReasonEvicted
 		case reset.Expect > o.logEnd:

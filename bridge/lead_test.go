@@ -256,14 +256,16 @@ func TestEpochsFromCommits(t *testing.T) {
 	n2.TopicsChanged(topicMap("orders", 1, 1))
 	n2.lead()
 	// What was there before comes from Kafka, where the epochs place it.
-	n2.wantShown(orders0, "a@1,1", "b@1,2", "c@2,1", "d@3,1")
+	n2.wantShown(orders0, "a@1,1", "b@1,2", "c@2,1", "d@2,2")
+	k.write(orders0, "", "e")
+	n2.wantShown(orders0, "a@1,1", "b@1,2", "c@2,1", "d@2,2", "e@1002,1")
 
 	for _, meta := range []string{"", "tw1:!", "someone else's"} { // the offset alone still counts
 		k.do(func() { k.committed[orders0] = CommitOffset{TP: orders0, Offset: 2, Metadata: meta} })
 		n3 := newRaft().node(t, k, "n1", func(c *Config) { c.Start = StartPolicy{} })
 		n3.TopicsChanged(topicMap("orders", 1, 1))
 		n3.lead()
-		n3.wantShown(orders0, "c@1,1", "d@1,2")
+		n3.wantShown(orders0, "c@1,1", "d@1,2", "e@1,3")
 	}
 }
 

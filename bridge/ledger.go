@@ -9,7 +9,7 @@ import "slices"
 // Invariants, kept by every operation:
 //
 //  1. next is the End of the last epoch.
-//  2. Epochs rise strictly by one.
+//  2. Epochs rise strictly: by one, and after an adoption from commits by rebirthLeap.
 //  3. A record is stamped at most once: an offset below next is dropped.
 //  4. No offset is left out: a batch that begins beyond next is refused whole.
 type ledger struct {
@@ -18,8 +18,12 @@ type ledger struct {
 	// term is the Raft term in which the epoch in force was opened; a batch of a later term opens
 	// the next one. Zero after the ledger was adopted from commits.
 	term Term
-	// partitions is how many partitions the topic had when that was last noted.
+	// leaders are Kafka's leader epochs of what was read last.
+	leaders leaderList
+	// partitions is how many partitions the topic had when that was last noted, atStart how many when
+	// this one was first read: those beyond came while the cluster watched.
 	partitions int32
+	atStart    int32
 	// scattered: a record was found where murmur2 would not have put its key, or the topic grew.
 	scattered bool
 	mids      midWindow
@@ -32,14 +36,22 @@ type ledger struct {
 // coordinator dies between Kafka's acknowledgement and the client's, so this spans many failovers.
 const maxDropped = 1024
 
+// rebirthLeap is by how much the epoch rises after the epochs were taken from the group's commits. The
+// cluster may have opened epochs that its last commit does not know; positions in those must stay
+// unknown and not come to mean other records. There is a commit each second, so the leap is far.
+const rebirthLeap = 1000
+
 // startOp begins a partition that the cluster has not read, or one whose epochs were taken from the
 // group's commits (epochs not empty; next is their last End).
 type startOp struct {
 	TP         TopicPartition
 	Topic      TopicID
-	Partitions int32
+	Partitions int32 // of the topic now
+	AtStart    int32 // of the topic when the partition was first read
+	Scattered  bool
 	First      Offset
 	Epochs     epochList
+	Leaders    leaderList
 }
 
 // batchOp brings the records of [From, Next).
@@ -47,6 +59,7 @@ type batchOp struct {
 	TP      TopicPartition
 	From    Offset
 	Next    Offset
+	Leader  LeaderEpoch // Kafka's, of all of it
 	Records []Record
 }
 
@@ -89,7 +102,7 @@ func (l *ledger) start(term Term, op startOp) bool {
 	if l.started() {
 		return false
 	}
-	l.topic, l.partitions = op.Topic, op.Partitions
+	l.topic, l.partitions, l.atStart, l.scattered, l.leaders = op.Topic, op.Partitions, op.AtStart, op.Scattered, op.Leaders
 	if len(op.Epochs) > 0 {
 		l.epochs = slices.Clone(op.Epochs) // term stays zero: the next batch opens an epoch
 		return true
@@ -116,6 +129,7 @@ func (l *ledger) batch(term Term, op batchOp) (s stamped, ok bool) {
 	if term != l.term {
 		l.open(term, l.next())
 	}
+	l.leaders = l.leaders.read(op.Leader, l.next())
 	e := l.epochs.last()
 	e.End = op.Next
 	s.Positions = make([]Position, 0, len(records))
@@ -152,6 +166,11 @@ func (l *ledger) reset(term Term, op resetOp) bool {
 	gone := func(o Offset) bool { return another || o >= op.First }
 	l.dropped = slices.DeleteFunc(l.dropped, gone)
 	l.mids.forget(gone)
+	if another || op.First > l.next() { // nothing of what was read adjoins it
+		l.leaders = nil
+	} else {
+		l.leaders = l.leaders.truncate(op.First)
+	}
 	l.open(term, op.First)
 	l.topic = op.Topic
 	return true
@@ -169,8 +188,12 @@ func (l *ledger) note(op noteOp) bool {
 
 // open begins the next epoch at first.
 func (l *ledger) open(term Term, first Offset) {
+	rise := Epoch(1)
+	if l.term == 0 {
+		rise = rebirthLeap
+	}
 	l.term = term
-	l.epochs = append(l.epochs, epochRange{Epoch: l.epochs.last().Epoch + 1, First: first, End: first})
+	l.epochs = append(l.epochs, epochRange{Epoch: l.epochs.last().Epoch + rise, First: first, End: first})
 	if len(l.epochs) > maxEpochs {
 		l.epochs = slices.Clone(l.epochs[len(l.epochs)-maxEpochs:])
 	}

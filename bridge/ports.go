@@ -21,19 +21,29 @@ type Fetched struct {
 	Records  []Record
 	LogStart Offset // the partition's first offset in Kafka
 	End      Offset // the last stable offset: what a read_committed reader can reach now
+	// Leader is the leader epoch of all of it: a Fetched ends where the epoch changes.
+	Leader LeaderEpoch
 }
 
 // Feed reads partitions continuously for their coordinator. Calls may come from any goroutine and
 // return at once.
 type Feed interface {
-	// Start begins reading tp at from, or moves it there; a Fetched of an earlier run that is still
-	// on its way carries an older Run number.
-	Start(tp TopicPartition, from Offset) (run uint64)
+	// Start begins reading tp where from says, or moves it there; a Fetched of an earlier run that is
+	// still on its way carries an older Run number.
+	Start(tp TopicPartition, from FeedStart) (run uint64)
 	// Stop ends the reading of tp. Fetched calls of the stopped run may still arrive.
 	Stop(tp TopicPartition)
 	// Done gives back one Fetched: it has been replicated or dropped. A partition with two Fetched
 	// not yet given back is left out of further fetches.
 	Done(tp TopicPartition, run uint64)
+}
+
+// FeedStart is a place in a log. Kafka is asked whether its log is still the one that was read up to there.
+type FeedStart struct {
+	Topic TopicID // the topic's incarnation; zero: whichever has the name
+	Next  Offset
+	// Leader is the leader epoch of the last batch before Next; NoLeaderEpoch when that is not known.
+	Leader LeaderEpoch
 }
 
 // FeedSink receives what a Feed reads. Calls come from the Feed's goroutines, one broker each, and
@@ -42,6 +52,10 @@ type FeedSink interface {
 	Fetched(run uint64, f Fetched)
 	// OutOfRange: at is not in Kafka's log [logStart, logEnd]. The run has ended.
 	OutOfRange(run uint64, tp TopicPartition, at, logStart, logEnd Offset)
+	// Diverged: Kafka's log is not the one that was read up to at, because it was truncated (it may
+	// have grown beyond at again). Of the leader epochs up to that of the last batch before at it
+	// knows leader as the highest, and that one ends at end. The run has ended.
+	Diverged(run uint64, tp TopicPartition, at Offset, leader LeaderEpoch, end Offset)
 }
 
 // TopicMeta is one topic that Tidewire concerns itself with.
@@ -65,6 +79,9 @@ type Offsets interface {
 	Latest(ctx context.Context, tp TopicPartition) (Offset, error)
 	// AtTime is the first offset whose timestamp is at or after t, or the latest if there is none.
 	AtTime(ctx context.Context, tp TopicPartition, t time.Time) (Offset, error)
+	// EpochEnd is the highest leader epoch up to leader that Kafka's log knows, and the offset where
+	// it ends (for the epoch in force the end of the log); NoLeaderEpoch when it knows none.
+	EpochEnd(ctx context.Context, tp TopicPartition, leader LeaderEpoch) (LeaderEpoch, Offset, error)
 }
 
 // TopicIDs asks Kafka which topic a name stands for now.

@@ -8,7 +8,8 @@ import (
 )
 
 // snapshotFormat is the first byte of a group's snapshot. Format 1: count, then for each partition by
-// name its ledger: tp, topic id, partitions, scattered, term, epochs, message ids, dropped offsets.
+// name its ledger: tp, topic id, partitions, partitions at its start, scattered, term, epochs, leader epochs,
+// message ids, dropped offsets.
 const snapshotFormat = 1
 
 // encodeLedgers returns the snapshot of a group. Its size is a few dozen bytes a partition, and up to
@@ -37,13 +38,10 @@ func compareTP(a, b TopicPartition) int {
 func (l *ledger) appendTo(b []byte) []byte {
 	b = append(b, l.topic[:]...)
 	b = binary.AppendUvarint(b, uint64(l.partitions))
-	if l.scattered {
-		b = append(b, 1)
-	} else {
-		b = append(b, 0)
-	}
+	b = binary.AppendUvarint(b, uint64(l.atStart))
+	b = appendBool(b, l.scattered)
 	b = binary.AppendUvarint(b, uint64(l.term))
-	b = appendEpochs(b, l.epochs)
+	b = appendLeaders(appendEpochs(b, l.epochs), l.leaders)
 	mids := l.mids.entries()
 	b = binary.AppendUvarint(b, uint64(len(mids)))
 	for _, m := range mids {
@@ -84,7 +82,8 @@ func decodeLedgers(b []byte) (map[TopicPartition]*ledger, error) {
 }
 
 func (r *reader) ledger() *ledger {
-	l := &ledger{topic: r.topicID(), partitions: r.int32(), scattered: r.byte() == 1, term: Term(r.uvarint()), epochs: r.epochs()}
+	l := &ledger{topic: r.topicID(), partitions: r.int32(), atStart: r.int32(), scattered: r.bool(),
+		term: Term(r.uvarint()), epochs: r.epochs(), leaders: r.leaders()}
 	if len(l.epochs) == 0 {
 		r.fail()
 	}

@@ -40,13 +40,17 @@ func (s StartPolicy) String() string {
 // begin decides where a partition starts whose ledger is empty: where the group's commits say that an
 // earlier life of the cluster had come to, else at its first record if it is new, else by the policy.
 func (b *Bridge) begin(ctx context.Context, tp TopicPartition, m TopicMeta) (*startOp, error) {
-	o := &startOp{TP: tp, Topic: m.ID, Partitions: m.Partitions}
-	commits, err := b.cfg.Committed.Committed(ctx, []TopicPartition{tp})
+	tps := make([]TopicPartition, m.Partitions)
+	for i := range tps {
+		tps[i] = TopicPartition{tp.Topic, int32(i)}
+	}
+	commits, err := b.cfg.Committed.Committed(ctx, tps)
 	if err != nil {
 		return nil, fmt.Errorf("ask for the committed offset of %v: %w", tp, err)
 	}
+	o := &startOp{TP: tp, Topic: m.ID, Partitions: m.Partitions, AtStart: m.Partitions}
 	if c, ok := commits[tp]; ok {
-		topic, epochs, ours, err := parseMetadata(c.Metadata, c.Offset)
+		old, ours, err := parseMetadata(c.Metadata, c.Offset)
 		switch {
 		case err != nil:
 			b.log.Warn().Err(err).Str("topic", tp.Topic).Int32("partition", tp.Partition).
@@ -54,15 +58,15 @@ func (b *Bridge) begin(ctx context.Context, tp TopicPartition, m TopicMeta) (*st
 			o.First = c.Offset
 			return o, nil
 		case ours:
-			o.Topic, o.Epochs, o.First = topic, epochs, c.Offset
-			return o, nil
+			old.TP, old.Partitions = tp, m.Partitions
+			return b.takeUp(ctx, &old, m)
 		default:
 			o.First = c.Offset
 			return o, nil
 		}
 	}
 	switch {
-	case b.isNew(tp, m) || b.cfg.Start.Earliest:
+	case b.isNew(tp, m, commits) || b.cfg.Start.Earliest:
 		o.First, err = b.cfg.Offsets.Earliest(ctx, tp)
 	case b.cfg.Start.Age > 0:
 		o.First, err = b.cfg.Offsets.AtTime(ctx, tp, time.Now().Add(-b.cfg.Start.Age))
@@ -75,16 +79,54 @@ func (b *Bridge) begin(ctx context.Context, tp TopicPartition, m TopicMeta) (*st
 	return o, nil
 }
 
+// takeUp completes the beginning of a partition that an earlier life of the cluster has read. Its commits
+// lag behind what it gave out by a second or so: a record behind the commit was either given a position
+// in the last epoch by the same arithmetic, or none, or (when a coordinator moved in that second) one in
+// a later epoch, which stays unknown because the epoch leaps (see rebirthLeap). So the last epoch is
+// extended to what Kafka holds, and positions in it mean what they meant. Behind a change of leader in
+// Kafka its log may have been truncated, and offsets may name other records than those that were given
+// out; so the extension ends with the leader epoch in which the commit was made.
+func (b *Bridge) takeUp(ctx context.Context, o *startOp, m TopicMeta) (*startOp, error) {
+	if o.Topic != m.ID && !o.Topic.IsZero() && !m.ID.IsZero() {
+		return o, nil // created again: nothing of what Kafka holds was given out; it is reset at once
+	}
+	end, err := b.cfg.Offsets.Latest(ctx, o.TP)
+	if err != nil {
+		return nil, fmt.Errorf("ask for the end of %v: %w", o.TP, err)
+	}
+	if last := o.Leaders.last(); last != NoLeaderEpoch {
+		leader, until, err := b.cfg.Offsets.EpochEnd(ctx, o.TP, last)
+		switch {
+		case err != nil:
+			return nil, fmt.Errorf("ask for the end of leader epoch %d of %v: %w", last, o.TP, err)
+		case leader != last: // the reading will find where the log was truncated
+			return o, nil
+		}
+		end = min(end, until)
+	}
+	if e := o.Epochs.last(); end > e.End {
+		e.End, o.First = end, end
+	}
+	return o, nil
+}
+
 // isNew says whether a partition came into being while the cluster was watching: then its first
-// record counts, whatever the policy is for what was there before.
-func (b *Bridge) isNew(tp TopicPartition, m TopicMeta) bool {
+// record counts, whatever the policy is for what was there before. The ledgers and the commits of the
+// topic's other partitions remember how many there were when they began; the commits, because this node
+// may not have learned yet what the other groups agreed on.
+func (b *Bridge) isNew(tp TopicPartition, m TopicMeta, commits map[TopicPartition]CommitOffset) bool {
 	if !m.Initial {
 		return true
 	}
 	for _, p := range b.topicPartitions(tp.Topic) {
 		grown := false
-		p.view(func(l *ledger) { grown = l.started() && l.partitions <= tp.Partition })
+		p.view(func(l *ledger) { grown = l.started() && l.atStart <= tp.Partition })
 		if grown {
+			return true
+		}
+	}
+	for _, c := range commits {
+		if o, ours, err := parseMetadata(c.Metadata, c.Offset); err == nil && ours && o.AtStart <= tp.Partition {
 			return true
 		}
 	}

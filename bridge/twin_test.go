@@ -2,6 +2,7 @@ package bridge
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 )
 
@@ -13,13 +14,16 @@ type twin struct {
 	term       Term
 	partitions int32
 	scattered  bool
-	epoch      Epoch  // in force
-	oldest     Epoch  // the first that the ledger still knows
-	first      Offset // of the epoch in force
+	epoch      Epoch   // in force
+	oldest     Epoch   // the first that the ledger still knows
+	opened     []Epoch // since that one
+	first      Offset  // of the epoch in force
 	next       Offset
 	history    []event
 	mids       []twinMid // oldest first
 	dropped    []Offset
+	leaders    map[Offset]LeaderEpoch // of what was read without a break
+	leader     LeaderEpoch            // of what was read last
 }
 
 type twinMid struct {
@@ -43,6 +47,7 @@ func (w *twin) start(term Term, op startOp) bool {
 	}
 	w.started, w.topic, w.partitions, w.term = true, op.Topic, op.Partitions, term
 	w.epoch, w.oldest, w.first, w.next = 1, 1, op.First, op.First
+	w.opened, w.leaders, w.leader = []Epoch{1}, make(map[Offset]LeaderEpoch), NoLeaderEpoch
 	w.history = []event{{open: true, pos: Position{Epoch: 1}, off: op.First, end: op.First}}
 	return true
 }
@@ -50,16 +55,39 @@ func (w *twin) start(term Term, op startOp) bool {
 // reborn is what remains when a cluster takes up its ledger from commit metadata that holds the epochs
 // from oldest on.
 func (w *twin) reborn(oldest Epoch, partitions int32) {
-	w.term, w.oldest, w.partitions, w.scattered, w.mids, w.dropped = 0, oldest, partitions, false, nil, nil
+	w.term, w.oldest, w.partitions, w.mids, w.dropped = 0, oldest, partitions, nil, nil
+	for w.opened[0] < oldest {
+		w.opened = w.opened[1:]
+	}
+}
+
+// extend gives n offsets more positions in the epoch in force.
+func (w *twin) extend(n int) {
+	for range n {
+		w.history = append(w.history, event{pos: Position{Epoch: w.epoch, Seqno: Seqno(w.next - w.first + 1)}, off: w.next, rec: true})
+		w.leaders[w.next] = w.leader
+		w.next++
+	}
+}
+
+// leaderList is what the ledger should remember of the leader epochs.
+func (w *twin) leaderList() (l leaderList) {
+	for _, o := range slices.Sorted(maps.Keys(w.leaders)) {
+		if e := w.leaders[o]; e >= 0 && e != l.last() {
+			l = append(l, leaderStart{e, o})
+		}
+	}
+	return l
 }
 
 func (w *twin) open(term Term, first Offset) {
-	w.epoch++
+	if w.epoch++; w.term == 0 {
+		w.epoch += rebirthLeap - 1
+	}
 	w.history = append(w.history, event{open: true, pos: Position{Epoch: w.epoch}, off: first, end: w.next})
 	w.term, w.first, w.next = term, first, first
-	if w.epoch >= maxEpochs {
-		w.oldest = max(w.oldest, w.epoch-maxEpochs+1)
-	}
+	w.opened = lastOf(append(w.opened, w.epoch), maxEpochs)
+	w.oldest = w.opened[0]
 }
 
 func (w *twin) batch(term Term, op batchOp) (records []Record, positions []Position, repeats int, ok bool) {
@@ -71,6 +99,15 @@ func (w *twin) batch(term Term, op batchOp) (records []Record, positions []Posit
 	}
 	if term != w.term {
 		w.open(term, w.next)
+	}
+	if op.Leader >= 0 {
+		w.leader = op.Leader
+	}
+	for o := w.next; o < op.Next; o++ {
+		w.leaders[o] = w.leader
+	}
+	if l := w.leaderList(); len(l) > maxLeaders {
+		maps.DeleteFunc(w.leaders, func(o Offset, _ LeaderEpoch) bool { return o < l[len(l)-maxLeaders].First })
 	}
 	byOffset := make(map[Offset]Record)
 	for _, r := range op.Records {
@@ -121,6 +158,11 @@ func (w *twin) reset(term Term, op resetOp) bool {
 		return false
 	}
 	another := op.Topic != w.topic && w.topic != TopicID{} && op.Topic != TopicID{}
+	maps.DeleteFunc(w.leaders, func(o Offset, _ LeaderEpoch) bool { return another || op.First > w.next || o >= op.First })
+	w.leader = NoLeaderEpoch
+	if l := w.leaderList(); len(l) > 0 {
+		w.leader = l.last()
+	}
 	w.open(term, op.First)
 	w.topic = op.Topic
 	w.dropped = slices.DeleteFunc(slices.Clone(w.dropped), func(o Offset) bool { return another || o >= op.First })

@@ -44,6 +44,14 @@ type TopicID [16]byte
 // IsZero says whether the id is unknown.
 func (id TopicID) IsZero() bool { return id == TopicID{} }
 
+// LeaderEpoch numbers the reigns of a partition's leader in Kafka, as each record batch carries it: of two
+// batches the one further on in the log has no lower one. It tells a log that was truncated and has grown
+// again from the one that was read (KIP-320).
+type LeaderEpoch int32
+
+// NoLeaderEpoch stands for a leader epoch that is not known.
+const NoLeaderEpoch LeaderEpoch = -1
+
 // Header is one record header. A nil Value is Kafka's null.
 type Header struct {
 	Key   string

@@ -71,10 +71,12 @@ func readBackoff(fails int) time.Duration {
 // feedPart is one run of one partition. Starting it again makes a new one, so what a lane still holds
 // of the old one is recognised by its address. All fields are guarded by Feed.mu.
 type feedPart struct {
-	tp   bridge.TopicPartition
-	run  uint64
-	next bridge.Offset
-	open int // Fetched that the sink has
+	tp    bridge.TopicPartition
+	topic bridge.TopicID
+	run   uint64
+	next  bridge.Offset
+	last  bridge.LeaderEpoch // of what was read before next
+	open  int                // Fetched that the sink has
 
 	broker   *feedBroker // nil: the leader is not known
 	epoch    int32
@@ -112,15 +114,15 @@ func NewFeed(client *Client, topics *Topics, offsets *Offsets, sink bridge.FeedS
 	return f
 }
 
-// Start begins reading tp at from, or moves it there. See bridge.Feed.
-func (f *Feed) Start(tp bridge.TopicPartition, from bridge.Offset) (run uint64) {
+// Start begins reading tp, or moves it. See bridge.Feed.
+func (f *Feed) Start(tp bridge.TopicPartition, from bridge.FeedStart) (run uint64) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if old := f.parts[tp]; old != nil {
 		f.moveTo(old, nil)
 	}
 	f.runs++
-	p := &feedPart{tp: tp, run: f.runs, next: from, maxBytes: fetchPartitionBytes}
+	p := &feedPart{tp: tp, topic: from.Topic, run: f.runs, next: from.Next, last: from.Leader, maxBytes: fetchPartitionBytes}
 	f.parts[tp] = p
 	if !f.seat(p) {
 		p.seekAt = time.Now()
@@ -356,9 +358,14 @@ func (f *Feed) outOfRange(ctx context.Context, fl flight) {
 		f.sink.OutOfRange(fl.run, fl.p.tp, at, lo, hi)
 		return
 	}
-	// The log has come to hold it meanwhile (a new leader that was behind), or nobody answered.
+	// The log has come to hold it meanwhile (a new leader that was behind), or nobody answered. Or its
+	// leader epochs are all lower than what was read last: a topic that was created again, and ids that
+	// would tell so are not to be had. Its records are then read on, as those of a log without epochs.
 	if err == nil {
 		err = errRangeMended
+		if fl.p.topic.IsZero() {
+			fl.p.last = bridge.NoLeaderEpoch
+		}
 	}
 	fl.p.flight = 0
 	report := f.failed(fl.p, err)
@@ -366,6 +373,21 @@ func (f *Feed) outOfRange(ctx context.Context, fl flight) {
 	if report {
 		f.report(fl, err)
 	}
+}
+
+// diverged ends a run whose log is not the one that was read.
+func (f *Feed) diverged(fl flight, got *fetchGot) {
+	f.mu.Lock()
+	if !f.holds(fl) {
+		f.mu.Unlock()
+		return
+	}
+	f.drop(fl.p)
+	f.mu.Unlock()
+	f.log.Warn().Str("topic", fl.p.tp.Topic).Int32("partition", fl.p.tp.Partition).Int64("offset", int64(fl.ask.offset)).
+		Int32("leader_epoch", int32(fl.ask.last)).Int32("known_epoch", int32(got.leader)).Int64("epoch_end", int64(got.leaderEnd)).
+		Msg("Kafka's log was truncated behind what was read")
+	f.sink.Diverged(fl.run, fl.p.tp, fl.ask.offset, got.leader, got.leaderEnd)
 }
 
 // holds says whether a taking is still the partition's current one; f.mu is held.

@@ -36,6 +36,9 @@ func (s *lateSink) Fetched(run uint64, f bridge.Fetched) {
 	time.AfterFunc(s.delay, func() { s.feed.Done(f.TP, run) })
 }
 
+func (s *lateSink) Diverged(uint64, bridge.TopicPartition, bridge.Offset, bridge.LeaderEpoch, bridge.Offset) {
+}
+
 func (s *lateSink) OutOfRange(uint64, bridge.TopicPartition, bridge.Offset, bridge.Offset, bridge.Offset) {
 }
 
@@ -70,7 +73,7 @@ func feedLatency(b *testing.B, brokers []string, topic string) {
 	defer wg.Wait()
 	defer cancel()
 	for p := range int32(12) {
-		sink.feed.Start(bridge.TopicPartition{Topic: topic, Partition: p}, 0)
+		sink.feed.Start(bridge.TopicPartition{Topic: topic, Partition: p}, bridge.FeedStart{Leader: bridge.NoLeaderEpoch})
 	}
 	pr := kafkatest.NewManualProducer(b, brokers)
 	n := 0

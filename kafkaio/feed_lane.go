@@ -142,7 +142,7 @@ func (l *lane) take() (idle time.Duration) {
 	for _, p := range ready {
 		f.flights++
 		p.flight = f.flights
-		ask := fetchAsk{tp: p.tp, epoch: p.epoch, offset: p.next, maxBytes: p.maxBytes}
+		ask := fetchAsk{tp: p.tp, topic: p.topic, epoch: p.epoch, offset: p.next, last: p.last, maxBytes: p.maxBytes}
 		l.asks = append(l.asks, ask)
 		l.flights[p.tp] = flight{p: p, run: p.run, number: p.flight, ask: ask}
 	}
@@ -291,6 +291,10 @@ func (l *lane) deliverOne(ctx context.Context, fl flight, got *fetchGot) {
 		l.giveBack(fl, err)
 		return
 	}
+	if got.diverged && fl.ask.last >= 0 {
+		f.diverged(fl, got)
+		return
+	}
 	out, err := l.parser.parseRecords(tp, got.raw, fl.ask.offset, got.aborted)
 	grow := int32(0)
 	if err == nil && out.partial && out.next == fl.ask.offset {
@@ -310,6 +314,7 @@ func (l *lane) deliverOne(ctx context.Context, fl flight, got *fetchGot) {
 	progress := out.next > fl.ask.offset
 	if progress {
 		fl.p.next = out.next
+		fl.p.last = max(fl.p.last, out.leader)
 		fl.p.open++
 		f.served++
 		fl.p.served = f.served
@@ -334,7 +339,7 @@ func (l *lane) deliverOne(ctx context.Context, fl flight, got *fetchGot) {
 		// The partition is still taken: no other lane can overtake this call.
 		f.sink.Fetched(fl.run, bridge.Fetched{
 			TP: tp, From: fl.ask.offset, Next: out.next, Records: out.records,
-			LogStart: got.logStart, End: got.stable,
+			LogStart: got.logStart, End: got.stable, Leader: out.leader,
 		})
 	}
 	l.giveBack(fl, err)

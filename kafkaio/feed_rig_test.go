@@ -33,6 +33,7 @@ type rig struct {
 	runs   map[bridge.TopicPartition]uint64 // of the last Fetched
 	got    map[bridge.TopicPartition][]bridge.Fetched
 	outs   []bridge.OffsetOutOfRangeError
+	parted []parted
 	metas  []map[string]bridge.TopicMeta
 	faults []string
 }
@@ -145,8 +146,24 @@ func (r *rig) OutOfRange(run uint64, tp bridge.TopicPartition, at, lo, hi bridge
 	})
 }
 
+// parted is one call of Diverged.
+type parted struct {
+	tp     bridge.TopicPartition
+	at     bridge.Offset
+	leader bridge.LeaderEpoch
+	end    bridge.Offset
+}
+
+func (r *rig) Diverged(run uint64, tp bridge.TopicPartition, at bridge.Offset, leader bridge.LeaderEpoch, end bridge.Offset) {
+	r.changed(func() { r.parted = append(r.parted, parted{tp, at, leader, end}) })
+}
+
+// start reads the topic that has the name now.
 func (r *rig) start(tp bridge.TopicPartition, from bridge.Offset) uint64 {
-	return r.feed.Start(tp, from)
+	r.topics.mu.Lock()
+	id := r.topics.ids[tp.Topic]
+	r.topics.mu.Unlock()
+	return r.feed.Start(tp, bridge.FeedStart{Topic: id, Next: from, Leader: bridge.NoLeaderEpoch})
 }
 
 // until waits for cond, which is called with the rig locked.

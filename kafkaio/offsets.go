@@ -57,6 +57,24 @@ func (o *Offsets) AtTime(ctx context.Context, tp bridge.TopicPartition, t time.T
 	return off, err
 }
 
+// EpochEnd asks how far a leader epoch goes. See bridge.Offsets.
+func (o *Offsets) EpochEnd(ctx context.Context, tp bridge.TopicPartition, leader bridge.LeaderEpoch) (bridge.LeaderEpoch, bridge.Offset, error) {
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	var known bridge.LeaderEpoch
+	var end bridge.Offset
+	err := retryLeader(ctx, o.topics, tp, func(addr string, epoch int32) error {
+		return o.pool.with(ctx, addr, func(w *wire) (err error) {
+			known, end, err = w.epochEnd(ctx, tp, epoch, leader)
+			return err
+		})
+	})
+	if err != nil {
+		return 0, 0, fmt.Errorf("ask for the end of leader epoch %d of %s: %w", leader, tp, err)
+	}
+	return known, end, nil
+}
+
 func (o *Offsets) ask(ctx context.Context, tp bridge.TopicPartition, at int64, isolation int8) (bridge.Offset, error) {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()

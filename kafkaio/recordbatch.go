@@ -28,6 +28,7 @@ import (
 const (
 	batchPrefix    = 12 // base offset and length: what precedes the counted bytes
 	batchHeader    = 61
+	leaderAt       = 12
 	magicAt        = 16
 	crcAt          = 17
 	attributesAt   = 21
@@ -89,7 +90,8 @@ type abortedTxn struct {
 // parsed is what parseRecords got out of a partition's bytes.
 type parsed struct {
 	records []bridge.Record
-	next    bridge.Offset // where to go on
+	next    bridge.Offset      // where to go on
+	leader  bridge.LeaderEpoch // of every batch that was read
 	// partial says that the bytes end inside a batch; needed is the size of that batch when it is
 	// known (else 0). With no batch before it, a larger limit has to be asked for.
 	partial bool
@@ -109,10 +111,10 @@ type parser struct {
 }
 
 // parseRecords reads the batches in raw, which a fetch at offset from has brought, and leaves out what
-// lies before from. When it returns an error (always a *BatchError), what it returns beside it is the
+// lies before from. It ends early where the leader epoch changes. When it returns an error (always a *BatchError), what it returns beside it is the
 // good part before the broken batch.
 func (p *parser) parseRecords(tp bridge.TopicPartition, raw []byte, from bridge.Offset, aborted []abortedTxn) (parsed, error) {
-	out := parsed{next: from}
+	out := parsed{next: from, leader: bridge.NoLeaderEpoch}
 	clear(p.aborting)
 	p.announced = announced(raw)
 	p.headers = nil // an arena shared by two fetches would keep both their buffers alive
@@ -148,9 +150,16 @@ func (p *parser) parseRecords(tp bridge.TopicPartition, raw []byte, from bridge.
 			out.partial, out.needed = true, size
 			return out, nil
 		}
+		leader := bridge.LeaderEpoch(int32(binary.BigEndian.Uint32(raw[leaderAt:])))
+		if out.next > from && leader != out.leader {
+			return out, nil // what is of one leader goes together
+		}
 		var err error
 		if aborted, err = p.parseBatch(raw[:size:size], aborted, &out); err != nil {
 			return out, &BatchError{tp, out.next, err}
+		}
+		if out.next > from {
+			out.leader = max(leader, bridge.NoLeaderEpoch)
 		}
 		raw = raw[size:]
 	}

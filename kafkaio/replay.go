@@ -83,7 +83,7 @@ func (r *Replayer) Replay(ctx context.Context, tp bridge.TopicPartition, from, t
 			continue // nothing new
 		}
 		broken, maxBytes = 0, fetchPartitionBytes
-		f := bridge.Fetched{TP: tp, From: next, Next: out.next, Records: out.records, LogStart: got.logStart, End: got.stable}
+		f := bridge.Fetched{TP: tp, From: next, Next: out.next, Records: out.records, LogStart: got.logStart, End: got.stable, Leader: out.leader}
 		next = out.next
 		if to >= 0 && f.Next > to {
 			f.Next = to
@@ -114,7 +114,9 @@ func (r *Replayer) fetch(ctx context.Context, tp bridge.TopicPartition, at bridg
 	var got fetchGot
 	err := retryLeader(ctx, r.topics, tp, func(addr string, epoch int32) error {
 		return r.pool.with(ctx, addr, func(w *wire) error {
-			all, err := w.fetch(ctx, replayWait, maxBytes, []fetchAsk{{tp: tp, epoch: epoch, offset: at, maxBytes: maxBytes}})
+			all, err := w.fetch(ctx, replayWait, maxBytes, []fetchAsk{{
+				tp: tp, epoch: epoch, offset: at, last: bridge.NoLeaderEpoch, maxBytes: maxBytes,
+			}})
 			if err != nil {
 				return err
 			}

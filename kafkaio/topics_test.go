@@ -185,43 +185,86 @@ func TestMetadataCut(t *testing.T) {
 
 // TestFetchCut does the same for a fetch's answer, and compares a whole one.
 func TestFetchCut(t *testing.T) {
-	res := kmsg.NewPtrFetchResponse()
-	res.Version = fetchVersion
-	topic := kmsg.NewFetchResponseTopic()
-	topic.Topic = "t"
-	for i := range int32(2) {
-		p := kmsg.NewFetchResponseTopicPartition()
-		p.Partition, p.LastStableOffset, p.LogStartOffset, p.RecordBatches = i, 7, 3, []byte("records")
-		a := kmsg.NewFetchResponseTopicPartitionAbortedTransaction()
-		a.ProducerID, a.FirstOffset = 5, 6
-		p.AbortedTransactions = append(p.AbortedTransactions, a)
-		topic.Partitions = append(topic.Partitions, p)
-	}
-	res.Topics = append(res.Topics, topic)
-	whole := res.AppendTo(nil)
-	got, err := decodeFetch(whole)
-	must(t, err)
-	if len(got) != 2 || got[1].tp.Partition != 1 || got[1].stable != 7 || got[1].logStart != 3 || string(got[1].raw) != "records" ||
-		!slices.Equal(got[1].aborted, []abortedTxn{{5, 6}}) {
-		t.Errorf("%+v", got)
-	}
-	for n := range len(whole) {
-		if _, err := decodeFetch(whole[:n:n]); !errors.Is(err, errShort) {
-			t.Fatalf("cut at %d of %d: %v", n, len(whole), err)
+	for version := int16(fetchMin); version <= fetchByID; version++ {
+		id := bridge.TopicID{3, 1}
+		asks := []fetchAsk{{tp: bridge.TopicPartition{Topic: "t"}, topic: id}}
+		res := kmsg.NewPtrFetchResponse()
+		res.Version = version
+		topic := kmsg.NewFetchResponseTopic()
+		topic.Topic, topic.TopicID = "t", id
+		for i := range int32(2) {
+			p := kmsg.NewFetchResponseTopicPartition()
+			p.Partition, p.LastStableOffset, p.LogStartOffset, p.RecordBatches = i, 7, 3, []byte("records")
+			a := kmsg.NewFetchResponseTopicPartitionAbortedTransaction()
+			a.ProducerID, a.FirstOffset = 5, 6
+			p.AbortedTransactions = append(p.AbortedTransactions, a)
+			p.CurrentLeader.LeaderID, p.CurrentLeader.LeaderEpoch = 4, 8
+			if i == 1 {
+				p.DivergingEpoch.Epoch, p.DivergingEpoch.EndOffset = 2, 40
+			}
+			topic.Partitions = append(topic.Partitions, p)
+		}
+		res.Topics = append(res.Topics, topic)
+		whole := res.AppendTo(nil)
+		got, err := decodeFetch(whole, version, asks)
+		must(t, err)
+		if len(got) != 2 || got[1].tp != (bridge.TopicPartition{Topic: "t", Partition: 1}) || got[1].stable != 7 || got[1].logStart != 3 ||
+			string(got[1].raw) != "records" || !slices.Equal(got[1].aborted, []abortedTxn{{5, 6}}) {
+			t.Errorf("v%d: %+v", version, got)
+		}
+		if tells := version >= fetchFlexible; got[0].diverged || got[1].diverged != tells || tells && (got[1].leader != 2 || got[1].leaderEnd != 40) {
+			t.Errorf("v%d: %+v", version, got)
+		}
+		for n := range len(whole) {
+			if _, err := decodeFetch(whole[:n:n], version, asks); !errors.Is(err, errShort) {
+				t.Fatalf("v%d cut at %d of %d: %v", version, n, len(whole), err)
+			}
+		}
+		// A request as another implementation reads it.
+		var e wireWriter
+		encodeFetch(&e, version, 250*time.Millisecond, 99, []fetchAsk{
+			{tp: bridge.TopicPartition{Topic: "a", Partition: 1}, topic: id, epoch: 5, offset: 10, last: 4, maxBytes: 100},
+			{tp: bridge.TopicPartition{Topic: "a", Partition: 2}, topic: id, epoch: -1, offset: 20, last: -1, maxBytes: 100},
+			{tp: bridge.TopicPartition{Topic: "b"}, topic: bridge.TopicID{9}, epoch: 6, offset: 30, last: 6, maxBytes: 100},
+		})
+		req := kmsg.NewPtrFetchRequest()
+		req.Version = version
+		must(t, req.ReadFrom(e.b))
+		if req.IsolationLevel != 1 || req.MaxWaitMillis != 250 || req.MinBytes != 1 || len(req.Topics) != 2 || len(req.Topics[0].Partitions) != 2 ||
+			req.Topics[0].Partitions[1].FetchOffset != 20 || req.Topics[1].Partitions[0].CurrentLeaderEpoch != 6 || req.SessionEpoch != -1 {
+			t.Errorf("v%d: %+v", version, req)
+		}
+		if version >= fetchFlexible && (req.Topics[0].Partitions[0].LastFetchedEpoch != 4 || req.Topics[0].Partitions[1].LastFetchedEpoch != -1) {
+			t.Errorf("v%d: %+v", version, req)
+		}
+		if version >= fetchByID && req.Topics[0].TopicID != id || version < fetchByID && req.Topics[1].Topic != "b" {
+			t.Errorf("v%d: %+v", version, req)
 		}
 	}
-	// A request as another implementation reads it.
-	var e wireWriter
-	encodeFetch(&e, 250*time.Millisecond, 99, []fetchAsk{
-		{bridge.TopicPartition{Topic: "a", Partition: 1}, 5, 10, 100},
-		{bridge.TopicPartition{Topic: "a", Partition: 2}, -1, 20, 100},
-		{bridge.TopicPartition{Topic: "b"}, 6, 30, 100},
-	})
-	req := kmsg.NewPtrFetchRequest()
-	req.Version = fetchVersion
-	must(t, req.ReadFrom(e.b))
-	if req.IsolationLevel != 1 || req.MaxWaitMillis != 250 || req.MinBytes != 1 || len(req.Topics) != 2 || len(req.Topics[0].Partitions) != 2 ||
-		req.Topics[0].Partitions[1].FetchOffset != 20 || req.Topics[1].Partitions[0].CurrentLeaderEpoch != 6 || req.SessionEpoch != -1 {
-		t.Errorf("%+v", req)
+	// A topic without an id is asked for by its name.
+	if v := fetchVersion([]fetchAsk{{topic: bridge.TopicID{1}}, {}}); v != fetchFlexible {
+		t.Error(v)
+	}
+}
+
+// TestEpochEndCut does the same for the end of a leader epoch.
+func TestEpochEndCut(t *testing.T) {
+	res := kmsg.NewPtrOffsetForLeaderEpochResponse()
+	res.Version = epochEndVersion
+	topic := kmsg.NewOffsetForLeaderEpochResponseTopic()
+	topic.Topic = "t"
+	p := kmsg.NewOffsetForLeaderEpochResponseTopicPartition()
+	p.Partition, p.LeaderEpoch, p.EndOffset = 3, 5, 77
+	topic.Partitions = append(topic.Partitions, p)
+	res.Topics = append(res.Topics, topic)
+	whole := res.AppendTo(nil)
+	tp := bridge.TopicPartition{Topic: "t", Partition: 3}
+	if leader, end, err := decodeEpochEnd(whole, tp); err != nil || leader != 5 || end != 77 {
+		t.Error(leader, end, err)
+	}
+	for n := range len(whole) {
+		if _, _, err := decodeEpochEnd(whole[:n:n], tp); !errors.Is(err, errShort) {
+			t.Fatalf("cut at %d of %d: %v", n, len(whole), err)
+		}
 	}
 }

@@ -32,6 +32,7 @@ const (
 	apiListOffsets = 2
 	apiMetadata    = 3
 	apiVersionsKey = 18
+	apiEpochEnd    = 23
 )
 
 // errShort says that an answer ended before its fields did, or that a length in it is nonsense.
@@ -44,6 +45,7 @@ type wire struct {
 	clientID string
 	corr     int32
 	buf      []byte // the request, reused
+	fetches  int16  // the version of Fetch that the broker and we speak; 0: not asked yet
 }
 
 // openWire connects to the broker at addr, or to any bootstrap broker when addr is empty.

@@ -41,6 +41,11 @@ type partitionAnswer struct {
 
 // metadataVersion asks the broker which version of Metadata to use.
 func (w *wire) metadataVersion(ctx context.Context) (int16, error) {
+	return w.version(ctx, protocol.Metadata, metadataMin, metadataMax)
+}
+
+// version asks the broker for the newest version of a request that it has and that lies in [oursMin, oursMax].
+func (w *wire) version(ctx context.Context, api protocol.ApiKey, oursMin, oursMax int16) (int16, error) {
 	body, err := w.do(ctx, apiVersionsKey, 0, false, 0, func(*wireWriter) {})
 	if err != nil {
 		return 0, err
@@ -51,16 +56,16 @@ func (w *wire) metadataVersion(ctx context.Context) (int16, error) {
 	}
 	for n := d.count(6); n > 0 && d.err == nil; n-- {
 		key, lo, hi := d.i16(), d.i16(), d.i16()
-		if key != apiMetadata || d.err != nil {
+		if key != int16(api) || d.err != nil {
 			continue
 		}
-		if hi < metadataMin || lo > metadataMax {
-			return 0, &VersionError{Key: protocol.Metadata, OursMin: metadataMin, OursMax: metadataMax, BrokerMin: lo, BrokerMax: hi}
+		if hi < oursMin || lo > oursMax {
+			return 0, &VersionError{Key: api, OursMin: oursMin, OursMax: oursMax, BrokerMin: lo, BrokerMax: hi}
 		}
-		return min(hi, metadataMax), nil
+		return min(hi, oursMax), nil
 	}
 	if d.err == nil {
-		d.fail("no version of Metadata")
+		d.fail("no version of " + api.String())
 	}
 	return 0, d.err
 }
@@ -111,7 +116,7 @@ func encodeMetadata(e *wireWriter, version int16, names []string) {
 }
 
 func decodeMetadata(body []byte, version int16) (clusterMeta, error) {
-	d := metadataReader{wireReader: wireReader{b: body}, flexible: version >= 9}
+	d := versionedReader{wireReader: wireReader{b: body}, flexible: version >= 9}
 	m := clusterMeta{brokers: map[int32]string{}}
 	d.i32() // throttle
 	for n := d.array(10); n > 0 && d.err == nil; n-- {
@@ -147,33 +152,6 @@ func decodeMetadata(body []byte, version int16) (clusterMeta, error) {
 	}
 	d.end()
 	return m, d.err
-}
-
-// metadataReader reads what the flexible and the older encoding write differently.
-type metadataReader struct {
-	wireReader
-	flexible bool
-}
-
-func (d *metadataReader) string() string {
-	if d.flexible {
-		return d.compactStr()
-	}
-	return d.str()
-}
-
-func (d *metadataReader) array(size int) int {
-	if d.flexible {
-		// A flexible element may be shorter: its strings and arrays take a byte for their length.
-		return d.compactCount(min(size, 4))
-	}
-	return d.count(size)
-}
-
-func (d *metadataReader) end() {
-	if d.flexible {
-		d.tags()
-	}
 }
 
 // topicMissing is the code of a topic that a broker does not know.

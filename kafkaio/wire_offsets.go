@@ -63,3 +63,47 @@ func decodeListOffset(body []byte, tp bridge.TopicPartition) (bridge.Offset, err
 	}
 	return 0, d.err
 }
+
+// OffsetForLeaderEpoch, version 3 (Kafka 2.3 and later, 4.x included).
+const epochEndVersion = 3
+
+// epochEnd asks the leader for the highest leader epoch up to leader that its log knows, and where that ends;
+// -1 and -1 when it knows none.
+func (w *wire) epochEnd(ctx context.Context, tp bridge.TopicPartition, epoch int32, leader bridge.LeaderEpoch) (bridge.LeaderEpoch, bridge.Offset, error) {
+	body, err := w.do(ctx, apiEpochEnd, epochEndVersion, false, 0, func(e *wireWriter) {
+		e.i32(replicaConsumer)
+		e.i32(1)
+		e.str(tp.Topic)
+		e.i32(1)
+		e.i32(tp.Partition)
+		e.i32(epoch)
+		e.i32(int32(leader))
+	})
+	if err != nil {
+		return 0, 0, err
+	}
+	return decodeEpochEnd(body, tp)
+}
+
+func decodeEpochEnd(body []byte, tp bridge.TopicPartition) (bridge.LeaderEpoch, bridge.Offset, error) {
+	d := wireReader{b: body}
+	d.i32() // throttle
+	for t := d.count(6); t > 0 && d.err == nil; t-- {
+		topic := d.str()
+		for p := d.count(18); p > 0 && d.err == nil; p-- {
+			code, part := d.i16(), d.i32()
+			leader, end := bridge.LeaderEpoch(d.i32()), bridge.Offset(d.i64())
+			if d.err != nil || topic != tp.Topic || part != tp.Partition {
+				continue
+			}
+			if code != 0 {
+				return 0, 0, kafkaError(code)
+			}
+			return leader, end, nil
+		}
+	}
+	if d.err == nil {
+		d.fail("it does not hold the partition")
+	}
+	return 0, 0, d.err
+}
