@@ -79,6 +79,7 @@ func (n *demoNode) config() (node.Config, error) {
 	}
 	c.DataDir = filepath.Join(ns.dir, n.id)
 	c.KafkaBrokers = ns.brokers
+	c.KafkaGroupID = "tidewire-demo" // in a Kafka that is not ours it must not get in the way of a real cluster
 	var err error
 	if c.Topics, err = kafkaio.ParseSelectors("prices,chat"); err != nil {
 		return c, err

@@ -1,7 +1,6 @@
 package node
 
 import (
-	"fmt"
 	"net"
 	"net/http"
 	"net/url"
@@ -189,17 +188,7 @@ func (e *env) parseKafka(c *Config, p *problems) {
 	default:
 		p.add("TIDEWIRE_KAFKA_PARTITIONER", e.KafkaPartitioner, "want murmur2 or any")
 	}
-	on, ok := onOff(e.KafkaTLS)
-	if !ok {
-		p.add("TIDEWIRE_KAFKA_TLS", e.KafkaTLS, "want on or off")
-	}
-	c.Security = kafkaio.Security{
-		TLS: on, CA: e.KafkaTLSCA, Cert: e.KafkaTLSCert, Key: e.KafkaTLSKey,
-		Mechanism: e.KafkaSASLMechanism, Username: e.KafkaSASLUsername, Password: kafkaio.Secret(e.KafkaSASLPassword),
-	}
-	if err := c.Security.Validate(); err != nil && ok {
-		*p = append(*p, fmt.Errorf("TIDEWIRE_KAFKA_TLS_*, TIDEWIRE_KAFKA_SASL_*: %w", err))
-	}
+	c.Security = e.security(p)
 }
 
 func (e *env) parseCache(c *Config, p *problems) {

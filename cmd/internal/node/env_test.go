@@ -2,7 +2,9 @@ package node
 
 import (
 	"bytes"
+	"fmt"
 	"os"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
@@ -89,6 +91,53 @@ func TestEveryWrongValueIsNamed(t *testing.T) {
 				if !strings.Contains(line, part) {
 					t.Errorf("%q does not say %q", line, part)
 				}
+			}
+		})
+	}
+}
+
+// The variables of TLS and SASL hang together: what is missing or wrong is named all the same.
+func TestWrongSecurityIsNamed(t *testing.T) {
+	empty := filepath.Join(t.TempDir(), "empty.pem")
+	if err := os.WriteFile(empty, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	none := empty + ".none"
+	type set = map[string]string
+	for _, tc := range []struct {
+		set   set // without TIDEWIRE_KAFKA_
+		parts []string
+	}{
+		{set{"TLS_CA": empty}, []string{"TIDEWIRE_KAFKA_TLS_CA", empty, "TIDEWIRE_KAFKA_TLS=on"}},
+		{set{"TLS": "on", "TLS_CA": none}, []string{"TIDEWIRE_KAFKA_TLS_CA", none, "no such file"}},
+		{set{"TLS": "on", "TLS_CA": empty}, []string{"TIDEWIRE_KAFKA_TLS_CA", empty, "PEM"}},
+		{set{"TLS": "on", "TLS_CERT": empty}, []string{"TIDEWIRE_KAFKA_TLS_KEY", "required with TIDEWIRE_KAFKA_TLS_CERT"}},
+		{set{"TLS": "on", "TLS_KEY": empty}, []string{"TIDEWIRE_KAFKA_TLS_CERT", "required with TIDEWIRE_KAFKA_TLS_KEY"}},
+		{set{"TLS": "on", "TLS_CERT": empty, "TLS_KEY": empty}, []string{"TIDEWIRE_KAFKA_TLS_CERT", empty, "PEM"}},
+		{set{"SASL_USERNAME": "u"}, []string{"TIDEWIRE_KAFKA_SASL_USERNAME", `"u"`, "SCRAM-SHA-256"}},
+		{set{"SASL_PASSWORD": "s3cret"}, []string{"TIDEWIRE_KAFKA_SASL_PASSWORD", "SCRAM-SHA-256"}},
+		{set{"SASL_MECHANISM": "PLAIN", "SASL_PASSWORD": "s3cret"}, []string{"TIDEWIRE_KAFKA_SASL_USERNAME", "required"}},
+		{set{"SASL_MECHANISM": "PLAIN", "SASL_USERNAME": "u"}, []string{"TIDEWIRE_KAFKA_SASL_PASSWORD", "required"}},
+		{set{"SASL_MECHANISM": "MD5", "SASL_USERNAME": "u", "SASL_PASSWORD": "s3cret"}, []string{"TIDEWIRE_KAFKA_SASL_MECHANISM", "MD5", "PLAIN"}},
+		{set{"SASL_MECHANISM": "SCRAM-SHA-512", "SASL_USERNAME": "u", "SASL_PASSWORD": "s3cret\u0007"}, []string{"TIDEWIRE_KAFKA_SASL_", "SASLprep"}},
+	} {
+		t.Run(fmt.Sprint(tc.set), func(t *testing.T) {
+			all := set{"TIDEWIRE_NODE_ID": "n1"}
+			for name, v := range tc.set {
+				all["TIDEWIRE_KAFKA_"+name] = v
+			}
+			setEnv(t, all)
+			_, err := FromEnv()
+			if err == nil {
+				t.Fatal("accepted")
+			}
+			for _, part := range tc.parts {
+				if !strings.Contains(err.Error(), part) {
+					t.Errorf("%q does not say %q", err, part)
+				}
+			}
+			if strings.Contains(err.Error(), "\n") || strings.Contains(err.Error(), "s3cret") {
+				t.Errorf("more than one line, or a secret: %q", err)
 			}
 		})
 	}

@@ -1,0 +1,80 @@
+package node
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"os"
+
+	"github.com/tidewire/tidewire/kafkaio"
+)
+
+// security reads how to speak to Kafka. Files are read here already, so that a wrong path stops the start
+// with the variable's name and not later without it. No secret is ever part of a problem.
+func (e *env) security(p *problems) kafkaio.Security {
+	before := len(*p)
+	on, ok := onOff(e.KafkaTLS)
+	if !ok {
+		p.add("TIDEWIRE_KAFKA_TLS", e.KafkaTLS, "want on or off")
+	}
+	s := kafkaio.Security{
+		TLS: on, CA: e.KafkaTLSCA, Cert: e.KafkaTLSCert, Key: e.KafkaTLSKey,
+		Mechanism: e.KafkaSASLMechanism, Username: e.KafkaSASLUsername, Password: kafkaio.Secret(e.KafkaSASLPassword),
+	}
+	if on {
+		e.tlsFiles(p)
+	} else if ok {
+		for _, f := range [][2]string{
+			{"TIDEWIRE_KAFKA_TLS_CA", e.KafkaTLSCA}, {"TIDEWIRE_KAFKA_TLS_CERT", e.KafkaTLSCert}, {"TIDEWIRE_KAFKA_TLS_KEY", e.KafkaTLSKey},
+		} {
+			if f[1] != "" {
+				p.add(f[0], f[1], "TLS is off: set TIDEWIRE_KAFKA_TLS=on too, or leave this out")
+			}
+		}
+	}
+	switch e.KafkaSASLMechanism {
+	case "":
+		if e.KafkaSASLUsername != "" {
+			p.add("TIDEWIRE_KAFKA_SASL_USERNAME", e.KafkaSASLUsername, "given without TIDEWIRE_KAFKA_SASL_MECHANISM: want PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512 there")
+		} else if e.KafkaSASLPassword != "" {
+			p.add("TIDEWIRE_KAFKA_SASL_PASSWORD", "********", "given without TIDEWIRE_KAFKA_SASL_MECHANISM: want PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512 there")
+		}
+	case kafkaio.MechanismPlain, kafkaio.MechanismScramSHA256, kafkaio.MechanismScramSHA512:
+		if e.KafkaSASLUsername == "" {
+			p.add("TIDEWIRE_KAFKA_SASL_USERNAME", "", "required with TIDEWIRE_KAFKA_SASL_MECHANISM")
+		}
+		if e.KafkaSASLPassword == "" {
+			p.add("TIDEWIRE_KAFKA_SASL_PASSWORD", "", "required with TIDEWIRE_KAFKA_SASL_MECHANISM")
+		}
+	default:
+		p.add("TIDEWIRE_KAFKA_SASL_MECHANISM", e.KafkaSASLMechanism, "want PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512")
+	}
+	if len(*p) == before {
+		// What only the whole shows, such as characters that a mechanism forbids.
+		if _, _, err := s.Build(); err != nil {
+			*p = append(*p, fmt.Errorf("TIDEWIRE_KAFKA_TLS_*, TIDEWIRE_KAFKA_SASL_*: %w", err))
+		}
+	}
+	return s
+}
+
+// tlsFiles checks the files of a connection with TLS.
+func (e *env) tlsFiles(p *problems) {
+	if e.KafkaTLSCA != "" {
+		if pem, err := os.ReadFile(e.KafkaTLSCA); err != nil {
+			p.add("TIDEWIRE_KAFKA_TLS_CA", e.KafkaTLSCA, "want a file of PEM certificates: %v", err)
+		} else if !x509.NewCertPool().AppendCertsFromPEM(pem) {
+			p.add("TIDEWIRE_KAFKA_TLS_CA", e.KafkaTLSCA, "want a file of PEM certificates: there is none in it")
+		}
+	}
+	switch {
+	case e.KafkaTLSCert != "" && e.KafkaTLSKey == "":
+		p.add("TIDEWIRE_KAFKA_TLS_KEY", "", "required with TIDEWIRE_KAFKA_TLS_CERT")
+	case e.KafkaTLSCert == "" && e.KafkaTLSKey != "":
+		p.add("TIDEWIRE_KAFKA_TLS_CERT", "", "required with TIDEWIRE_KAFKA_TLS_KEY")
+	case e.KafkaTLSCert != "":
+		if _, err := tls.LoadX509KeyPair(e.KafkaTLSCert, e.KafkaTLSKey); err != nil {
+			p.add("TIDEWIRE_KAFKA_TLS_CERT", e.KafkaTLSCert, "want a PEM certificate whose key is in TIDEWIRE_KAFKA_TLS_KEY=%s: %v", e.KafkaTLSKey, err)
+		}
+	}
+}
