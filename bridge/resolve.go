@@ -25,6 +25,9 @@ func (b *Bridge) Resolve(ctx context.Context, tp TopicPartition, at Position) (R
 	ctx, cancel := context.WithTimeout(ctx, resolveTimeout)
 	defer cancel()
 	p := b.started(tp)
+	if p == nil && at == (Position{}) {
+		return Resolution{Verdict: FromCache}, nil // it is before whatever will be read there
+	}
 	if p == nil || b.ahead(p, at) {
 		head, err := b.clusterHead(ctx, tp)
 		if err != nil {
@@ -136,6 +139,10 @@ func (b *Bridge) clusterHead(ctx context.Context, tp TopicPartition) (Position, 
 	}
 }
 
+// errNotBegun: the partition's beginning is yet to be agreed on. Where every disk was lost, positions in it
+// may have been given out all the same.
+var errNotBegun = errors.New("the coordinator has not begun to read the partition yet")
+
 var errNoCoordinator = errors.New("the coordinator is not known now")
 
 // coordinatorRetry is the pause before asking again who coordinates.
@@ -146,7 +153,11 @@ func (b *Bridge) LocalHead(_ context.Context, tp TopicPartition) (head Position,
 	if b.lead(b.groupOf(tp)) == nil {
 		return Position{}, ErrNotCoordinator
 	}
-	if p := b.started(tp); p != nil {
+	p := b.started(tp)
+	if m, ok := b.topicMeta(tp.Topic); p == nil && ok && m.Exposed && tp.Partition < m.Partitions {
+		return Position{}, errNotBegun
+	}
+	if p != nil {
 		p.view(func(l *ledger) { head = l.head() })
 	}
 	return head, nil

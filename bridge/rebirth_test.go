@@ -1,0 +1,211 @@
+package bridge
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+)
+
+// A cluster that lost every disk, and what its clients' positions mean to the one that takes its place.
+
+// dead is a cluster that has read a, b, c and e and died; its last commit was made after b.
+func dead(t *testing.T) *fakeKafka {
+	k, r := newKafka(), newRaft()
+	k.elect(orders0, 0)
+	n := r.node(t, k, "n1")
+	n.TopicsChanged(topicMap("orders", 1, 1))
+	n.lead()
+	k.write(orders0, "", "a", "b")
+	n.wantNext(orders0, 2)
+	k.commit(n)
+	k.write(orders0, "", "c", "d", "e")
+	n.wantShown(orders0, "a@1,1", "b@1,2", "c@1,3", "d@1,4", "e@1,5")
+	n.depose()
+	return k
+}
+
+// commit stores what n would have the group commit.
+func (k *fakeKafka) commit(n *testNode) {
+	k.do(func() {
+		for _, c := range n.Commits() {
+			k.committed[c.TP] = c
+		}
+	})
+}
+
+// reborn is a cluster that knows nothing but what Kafka has.
+func reborn(t *testing.T, k *fakeKafka, partitions int32) *testNode {
+	n := newRaft().node(t, k, "n1", func(c *Config) { c.Start = StartPolicy{} })
+	n.TopicsChanged(topicMap("orders", partitions, 1))
+	n.lead()
+	return n
+}
+
+// resumes says what a client that stopped at p gets from n, as values, or the verdict that it gets nothing.
+func (n *testNode) resumes(p Position) (onward, bool) {
+	n.t.Helper()
+	var o onward
+	var ok bool
+	n.started(orders0).view(func(l *ledger) { o, ok = l.epochs.resolve(p) })
+	return o, ok
+}
+
+// A position that was given out after the last commit means what it meant; what the cluster writes on gets
+// a higher epoch. Before, c to e were unknown to the commit and given out anew in epoch 2: a client that
+// had them was told that its position was never given out.
+func TestRebornKnowsWhatTheCommitDidNot(t *testing.T) {
+	k := dead(t)
+	k.write(orders0, "", "f") // while there was no cluster
+	n := reborn(t, k, 1)
+	n.wantShown(orders0, "a@1,1", "b@1,2", "c@1,3", "d@1,4", "e@1,5", "f@1,6")
+	n.wantNext(orders0, 6)
+	k.write(orders0, "", "g")
+	n.wantShown(orders0, "a@1,1", "b@1,2", "c@1,3", "d@1,4", "e@1,5", "f@1,6", "g@1001,1")
+	for s := range Seqno(7) {
+		if o, ok := n.resumes(at(1, s)); !ok || o != (onward{Next: Offset(s)}) {
+			t.Errorf("from 1,%d on: %+v %v", s, o, ok)
+		}
+	}
+	for _, p := range []Position{at(1, 7), at(2, 0), at(2, 1), at(1000, 3), at(1001, 2)} {
+		if o, ok := n.resumes(p); ok {
+			t.Errorf("%v was never given out and resolves to %+v", p, o)
+		}
+	}
+	// And again, with nothing read in between and with something.
+	k.commit(n)
+	n.depose()
+	n = reborn(t, k, 1)
+	n.wantNext(orders0, 7)
+	k.commit(n)
+	n.depose()
+	n = reborn(t, k, 1)
+	n.wantNext(orders0, 7)
+	k.write(orders0, "", "h")
+	n.wantShown(orders0, "a@1,1", "b@1,2", "c@1,3", "d@1,4", "e@1,5", "f@1,6", "g@1001,1", "h@2001,1")
+}
+
+// A coordinator had moved after the last commit: the positions of its epoch are unknown for ever. Without
+// the leap, epoch 2 would begin elsewhere and they would mean other records.
+func TestRebornNeverReusesAnEpoch(t *testing.T) {
+	k, r := newKafka(), newRaft()
+	n := r.node(t, k, "n1")
+	n.TopicsChanged(topicMap("orders", 1, 1))
+	n.lead()
+	k.write(orders0, "", "a", "b")
+	n.wantNext(orders0, 2)
+	k.commit(n)
+	n.lead()
+	k.write(orders0, "", "c", "d")
+	n.wantShown(orders0, "a@1,1", "b@1,2", "c@2,1", "d@2,2")
+	n.depose()
+	n = reborn(t, k, 1)
+	n.wantNext(orders0, 4)
+	k.write(orders0, "", "e", "f")
+	n.wantShown(orders0, "a@1,1", "b@1,2", "c@1,3", "d@1,4", "e@1001,1", "f@1001,2")
+	for _, p := range []Position{at(2, 1), at(2, 2)} {
+		if res, err := n.Resolve(testContext(t), orders0, p); err != nil || res.Verdict != Unknown {
+			t.Errorf("%v: %+v %v", p, res, err)
+		}
+	}
+}
+
+// Kafka truncated its log while there was no cluster. What was given out behind the truncation is not taken
+// for what stands there now: the extension ends where the leader epoch of the commit does.
+func TestRebornAfterATruncation(t *testing.T) {
+	for name, tc := range map[string]struct {
+		cut   Offset
+		known Seqno // up to here positions of epoch 1 mean what they meant
+	}{
+		"after the commit":  {3, 3},
+		"before the commit": {1, 2},
+	} {
+		t.Run(name, func(t *testing.T) {
+			k := dead(t)
+			k.elect(orders0, tc.cut)
+			k.write(orders0, "", "X", "Y", "Z")
+			n := reborn(t, k, 1)
+			n.wantNext(orders0, tc.cut+3)
+			shown := n.shown(orders0)
+			if got := shown[max(0, len(shown)-3):]; got[0] != "X@1001,1" || got[2] != "Z@1001,3" {
+				t.Errorf("shows %v", shown)
+			}
+			for s := tc.known + 1; s <= 5; s++ {
+				if o, ok := n.resumes(at(1, s)); ok {
+					t.Errorf("1,%d was lost and resolves to %+v", s, o)
+				}
+			}
+			for s := range tc.known + 1 {
+				if o, ok := n.resumes(at(1, s)); !ok || o.Next != min(Offset(s), tc.cut) || o.Truncated != (Offset(s) < 2 && tc.cut < 2) {
+					t.Errorf("1,%d resolves to %+v %v", s, o, ok)
+				}
+			}
+		})
+	}
+}
+
+// Kafka changed leaders cleanly while there was no cluster: everything that was given out still counts.
+func TestRebornAfterACleanElection(t *testing.T) {
+	k := dead(t)
+	k.elect(orders0, 5)
+	k.write(orders0, "", "f")
+	n := reborn(t, k, 1)
+	n.wantShown(orders0, "a@1,1", "b@1,2", "c@1,3", "d@1,4", "e@1,5", "f@1001,1")
+}
+
+// The topic was created again meanwhile: its records are none of those that were given out.
+func TestRebornToAnotherTopic(t *testing.T) {
+	k := dead(t)
+	k.do(func() { k.parts[orders0] = new(fakePart) })
+	k.write(orders0, "", "A", "B", "C", "D")
+	n := newRaft().node(t, k, "n1", func(c *Config) { c.Start = StartPolicy{} })
+	n.TopicsChanged(topicMap("orders", 1, 2))
+	n.lead()
+	n.wantNext(orders0, 4)
+	shown := n.shown(orders0)
+	if got := shown[len(shown)-4:]; got[0] != "A@1001,1" || got[3] != "D@1001,4" {
+		t.Errorf("shows %v", shown)
+	}
+	if o, ok := n.resumes(at(1, 4)); ok {
+		t.Errorf("resolves to %+v", o)
+	}
+}
+
+// That a topic's keys are scattered survives, too.
+func TestRebornKnowsThatKeysAreScattered(t *testing.T) {
+	k, r := newKafka(), newRaft()
+	n := r.node(t, k, "n1")
+	n.TopicsChanged(topicMap("orders", 1, 1))
+	n.lead()
+	n.wantNext(orders0, 0)
+	n.TopicsChanged(topicMap("orders", 2, 1))
+	eventually(t, func() bool { v, _ := n.Topic("orders"); return v.Scattered }, func() string { return "not scattered" })
+	n.wantNext(TopicPartition{"orders", 1}, 0)
+	k.commit(n)
+	n.depose()
+	n = reborn(t, k, 2)
+	n.wantNext(orders0, 0)
+	if v, _ := n.Topic("orders"); !v.Scattered {
+		t.Error("forgotten")
+	}
+}
+
+// Kafka is away while the cluster begins anew: a client that comes back is asked to wait. Before, it was told
+// that its position was never given out.
+func TestRebornIsNotYetAsked(t *testing.T) {
+	k := dead(t)
+	k.do(func() { k.away = true })
+	n := reborn(t, k, 1)
+	eventually(t, func() bool { return n.Bridge.lead(0) != nil }, func() string { return "nobody leads" })
+	ctx, cancel := context.WithTimeout(testContext(t), 50*time.Millisecond)
+	defer cancel()
+	var wait *UnavailableError
+	if res, err := n.Resolve(ctx, orders0, at(1, 4)); !errors.As(err, &wait) {
+		t.Fatalf("%+v %v", res, err)
+	}
+	k.do(func() { k.away = false })
+	n.wantNext(orders0, 5)
+	if res, err := n.Resolve(testContext(t), orders0, at(1, 4)); err != nil || res.Verdict == Unknown || res.Verdict == Lost {
+		t.Fatalf("%+v %v", res, err)
+	}
+}
