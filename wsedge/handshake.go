@@ -36,6 +36,10 @@ func (srv *Server) upgrade(conn net.Conn, req *http.Request, ahead []byte) {
 		refuse(conn, http.StatusBadRequest, "a WebSocket handshake has no body")
 		return
 	}
+	if why := srv.awayFor(); why != "" {
+		srv.refuseAway(conn, why)
+		return
+	}
 	s := newSession(srv, conn)
 	w := &upgradeWriter{conn: conn, to: &wsConn{Conn: conn, s: s, ahead: ahead}}
 	// The request's context never ends on its own, and costs nothing.

@@ -129,6 +129,7 @@ type Server struct {
 	sessions  map[*session]bool
 	blocked   map[*session]bool // whose socket is full
 	draining  bool
+	away      string // why no clients are served for now, see SetAway
 	closed    bool
 	left      chan struct{} // closed when draining and no session is left
 }
@@ -220,7 +221,7 @@ func (srv *Server) Stats() Stats {
 func (srv *Server) register(s *session) bool {
 	srv.mu.Lock()
 	defer srv.mu.Unlock()
-	if srv.closed || srv.draining {
+	if srv.closed || srv.draining || srv.away != "" {
 		return false
 	}
 	srv.sessions[s] = true

@@ -232,6 +232,7 @@ func (n *Node) Run(ctx context.Context) error {
 	parts.Go(func() { n.bridge.Run(sources) })
 	parts.Go(func() { n.sweep(sources) })
 	parts.Go(func() { n.watch(sources) })
+	parts.Go(func() { n.watchIsolation(sources) })
 	broken := make(chan error, 1)
 	parts.Go(func() {
 		if err := n.replication.Run(sources); err != nil {
