@@ -22,6 +22,8 @@ const (
 	// maxRequestHead bounds the request of a handshake: its line and all its headers.
 	maxRequestHead = 16 << 10
 	firstRead      = 2 << 10
+	// writeTimeout bounds an HTTP answer to a client that does not read it.
+	writeTimeout = time.Minute
 )
 
 // Serve accepts connections from ln until Drain or Close, and closes it. It returns ErrServerClosed then,
@@ -183,8 +185,12 @@ func (srv *Server) newHTTPServer() *http.Server {
 	return &http.Server{
 		Handler:           handler,
 		ReadHeaderTimeout: srv.cfg.HandshakeTimeout,
-		IdleTimeout:       time.Minute,
-		MaxHeaderBytes:    maxRequestHead,
+		// A body that never comes would be waited for without end, even after it was answered 404. A
+		// handler that streams sets deadlines of its own (http.ResponseController).
+		ReadTimeout:    srv.cfg.HandshakeTimeout,
+		WriteTimeout:   writeTimeout,
+		IdleTimeout:    time.Minute,
+		MaxHeaderBytes: maxRequestHead,
 	}
 }
 
