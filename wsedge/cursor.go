@@ -249,8 +249,9 @@ func (s *session) end(sub *subscription) {
 	s.cursors -= sub.counted
 	for _, c := range *sub.cursors.Load() {
 		c.ended = true
-		if c.replay != nil {
-			c.replay.cancel()
+		if r := c.replay; r != nil {
+			r.cancel()
+			s.unpend(len(r.pending)) // and not in take: a turn may be sending them now
 		}
 	}
 	s.srv.metrics.subscriptions.Add(-1)

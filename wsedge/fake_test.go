@@ -28,6 +28,7 @@ type fakeNode struct {
 	publish  func(bridge.PublishRequest) (bridge.PublishResult, error)
 	replays  int    // how often Replay was called
 	onReplay func() // called with mu held
+	waiting  int    // how many wait in Ready
 	stale    int    // how many times Resolve says FromCache though it is not so
 }
 
@@ -101,6 +102,9 @@ func (n *fakeNode) Topic(name string) (TopicView, bool) {
 func (n *fakeNode) Ready(ctx context.Context, topic string) error {
 	n.mu.Lock()
 	ch := n.ready[topic]
+	if ch != nil {
+		n.waiting++
+	}
 	n.mu.Unlock()
 	if ch == nil {
 		return nil

@@ -57,6 +57,7 @@ func (srv *Server) upgrade(conn net.Conn, req *http.Request, ahead []byte) {
 	}
 	ws.SetReadLimit(srv.cfg.MaxFrameBytes + 1) // a margin: the limit itself is ours, see readFrame
 	s.ws = ws
+	s.greet()
 	if !srv.register(s) {
 		conn.Close()
 		_ = ws.CloseNow()

@@ -13,7 +13,9 @@ import (
 // the cache is read from the first entry after it, so there is no seam.
 //
 // The client sets the pace: no more than maxPending bytes wait for it. While they do not drain, the replay
-// gives its slot back, so that clients who do not read keep nobody else from being served.
+// gives its slot back, so that clients who do not read keep nobody else from being served; and no other
+// replay of the session begins to read while maxSessionPending bytes wait, so that a client with many
+// subscriptions costs no more than one with a few. A client that takes nothing for StallTimeout is slow.
 type replay struct {
 	// Set once.
 	s      *session
@@ -34,8 +36,10 @@ type replay struct {
 }
 
 const (
-	maxPending  = 128 << 10
-	replayBatch = 16 << 10
+	maxPending = 128 << 10
+	// maxSessionPending is how much may wait for a session when a replay of it begins to read.
+	maxSessionPending = 256 << 10
+	replayBatch       = 16 << 10
 	// replayPatience is how long a replay keeps its slot while its client does not drain.
 	replayPatience = 250 * time.Millisecond
 )
@@ -47,6 +51,7 @@ var errParked = errors.New("the client does not drain")
 func (s *session) startReplay(c *cursor, how *Resolution) {
 	if s.replays == nil {
 		s.replays = make(chan struct{}, s.srv.cfg.SessionReplays)
+		s.drained = make(chan struct{}, 1)
 	}
 	r := &replay{
 		s: s, c: c, at: c.pos, slots: s.replays, room: make(chan struct{}, 1),
@@ -68,9 +73,40 @@ func (r *replay) take(n int) {
 	if r.pending = r.pending[n:]; len(r.pending) == 0 {
 		r.pending = nil
 	}
+	if !r.c.ended {
+		r.s.unpend(n)
+	}
 	select {
 	case r.room <- struct{}{}:
 	default:
+	}
+}
+
+// unpend notes that n bytes wait no more. mu is held.
+func (s *session) unpend(n int) {
+	if s.pending -= n; s.pending <= maxSessionPending && s.drained != nil {
+		select {
+		case s.drained <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// waitDrained waits until little waits for the session. Who goes on wakes the next.
+func (r *replay) waitDrained() error {
+	for {
+		r.s.mu.Lock()
+		r.s.unpend(0)
+		low := r.s.pending <= maxSessionPending
+		r.s.mu.Unlock()
+		if low {
+			return r.ctx.Err()
+		}
+		select {
+		case <-r.s.drained:
+		case <-r.ctx.Done():
+			return r.ctx.Err()
+		}
 	}
 }
 
@@ -93,7 +129,9 @@ func (r *replay) run(how *Resolution) {
 		case err == nil:
 			return
 		case errors.Is(err, errParked):
-			r.waitRoom(0)
+			if !r.park() {
+				return
+			}
 			pause = 5 * time.Millisecond
 		default:
 			if r.at.After(was) {
@@ -102,6 +140,33 @@ func (r *replay) run(how *Resolution) {
 			pause = r.sleep(pause, err)
 		}
 		how = nil
+	}
+}
+
+// park waits until the client has taken enough, and closes one that takes nothing for StallTimeout; then,
+// and when the replay has ended, it returns false.
+func (r *replay) park() bool {
+	stall := time.NewTimer(r.s.srv.cfg.StallTimeout)
+	defer stall.Stop()
+	for {
+		r.s.mu.Lock()
+		n := len(r.pending)
+		r.s.mu.Unlock()
+		if n <= maxPending {
+			return true
+		}
+		select {
+		case <-r.room: // it has taken something
+			stall.Reset(r.s.srv.cfg.StallTimeout)
+		case <-stall.C:
+			r.s.mu.Lock()
+			r.s.slow()
+			r.s.mu.Unlock()
+			r.s.enqueue()
+			return false
+		case <-r.ctx.Done():
+			return false
+		}
 	}
 }
 
@@ -179,15 +244,21 @@ func (r *replay) attempt(how *Resolution, told bool) error {
 
 // acquire waits for a slot of the session and one of the server.
 func (r *replay) acquire() (release func(), err error) {
-	for _, slots := range []chan struct{}{r.slots, r.s.srv.replays} {
-		select {
-		case slots <- struct{}{}:
-		case <-r.ctx.Done():
-			if slots != r.slots {
-				<-r.slots
-			}
-			return nil, r.ctx.Err()
-		}
+	select {
+	case r.slots <- struct{}{}:
+	case <-r.ctx.Done():
+		return nil, r.ctx.Err()
+	}
+	// With the session's slot in hand: what waits drains whether or not anyone reads on.
+	if err := r.waitDrained(); err != nil {
+		<-r.slots
+		return nil, err
+	}
+	select {
+	case r.s.srv.replays <- struct{}{}:
+	case <-r.ctx.Done():
+		<-r.slots
+		return nil, r.ctx.Err()
 	}
 	return func() {
 		<-r.s.srv.replays
@@ -229,7 +300,7 @@ func (r *replay) flush(upTo bridge.Position) error {
 		r.batch = nil
 	}
 	r.at = upTo
-	return r.waitRoom(replayPatience)
+	return r.waitRoom()
 }
 
 func (r *replay) push(frames []byte) {
@@ -239,20 +310,17 @@ func (r *replay) push(frames []byte) {
 	r.s.mu.Lock()
 	if r.c.replay == r && !r.c.ended {
 		r.pending = append(r.pending, frames...)
+		r.s.pending += len(frames)
 		r.s.activate(r.c)
 	}
 	r.s.mu.Unlock()
 	r.s.enqueue()
 }
 
-// waitRoom waits until pending is short; with a patience, no longer than that at a time without progress.
-func (r *replay) waitRoom(patience time.Duration) error {
-	var timeout <-chan time.Time
-	if patience > 0 {
-		t := time.NewTimer(patience)
-		defer t.Stop()
-		timeout = t.C
-	}
+// waitRoom waits until pending is short, but no longer than replayPatience.
+func (r *replay) waitRoom() error {
+	patience := time.NewTimer(replayPatience)
+	defer patience.Stop()
 	for {
 		r.s.mu.Lock()
 		n := len(r.pending)
@@ -262,7 +330,7 @@ func (r *replay) waitRoom(patience time.Duration) error {
 		}
 		select {
 		case <-r.room:
-		case <-timeout:
+		case <-patience.C:
 			return errParked
 		case <-r.ctx.Done():
 			return r.ctx.Err()

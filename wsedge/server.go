@@ -49,6 +49,7 @@ type Config struct {
 	ReadyTimeout     time.Duration // how long a sub waits for the cache to be filled, default 10 s
 	CloseTimeout     time.Duration // from the close frame to the end of the connection, default 5 s
 	DrainSpread      time.Duration // clients told to go return spread over this time, default 2 s
+	StallTimeout     time.Duration // a client that is fed from Kafka and takes nothing for so long is slow, default 30 s
 	SendBuffer       int           // bytes of the kernel's send buffer of a connection, default the system's
 }
 
@@ -62,6 +63,7 @@ func (c *Config) setDefaults() error {
 	}{
 		{&c.Heartbeat, 25 * time.Second}, {&c.HandshakeTimeout, 10 * time.Second}, {&c.ReadyTimeout, 10 * time.Second},
 		{&c.CloseTimeout, 5 * time.Second}, {&c.DrainSpread, 2 * time.Second},
+		{&c.StallTimeout, 30 * time.Second},
 	} {
 		if *d.field < 0 {
 			return fmt.Errorf("wsedge: a time is negative: %s", *d.field)
@@ -185,10 +187,11 @@ func (srv *Server) TopicsChanged() {
 			srv.hub.follow(th, view.Partitions)
 			continue
 		}
+		// Dropped first: a subscription that comes after is refused, and none comes in between.
+		srv.hub.drop(th)
 		for _, sub := range th.subscriptions() {
 			sub.s.topicGone(sub)
 		}
-		srv.hub.drop(th)
 	}
 }
 

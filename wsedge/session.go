@@ -47,6 +47,8 @@ type session struct {
 	subs     map[string]*subscription
 	cursors  int           // of all subscriptions together
 	replays  chan struct{} // a slot for each replay that reads from Kafka; nil until there is one
+	pending  int           // bytes of all its replays that wait for the client
+	drained  chan struct{} // one slot: pending is low; made with replays
 	room     *sync.Cond    // signalled when control has become shorter; nil until the reader waits
 	allSent  chan struct{} // closed when a closing session has sent everything; nil until finish waits
 	pubs     publishQueue
@@ -86,14 +88,18 @@ func newSession(srv *Server, conn net.Conn) *session {
 // name is the session's id as clients and logs see it.
 func (s *session) name() string { return strconv.FormatUint(s.id, 36) }
 
-// run greets the client, reads until the connection ends, and cleans up.
+// greet puts the welcome where it goes out first, whoever else learns of the session from now on: a node
+// that drains says bye to every session that it knows. It is called before the session is registered.
+func (s *session) greet() {
+	cfg := &s.srv.cfg
+	s.control = appendWelcome(s.control, cfg.Node, s.name(), cfg.Heartbeat.Milliseconds(), cfg.MaxFrameBytes)
+}
+
+// run reads until the connection ends, and cleans up.
 func (s *session) run() {
 	s.srv.metrics.connections.Add(1)
 	defer s.srv.metrics.connections.Add(-1)
-	cfg := &s.srv.cfg
-	s.answer(func(dst []byte) []byte {
-		return appendWelcome(dst, cfg.Node, s.name(), cfg.Heartbeat.Milliseconds(), cfg.MaxFrameBytes)
-	})
+	s.enqueue() // the welcome is in control
 	err := s.read()
 	s.finish(err)
 }

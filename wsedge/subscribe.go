@@ -61,7 +61,15 @@ func (s *session) subscribe(op *Op) *OpError {
 	if oe != nil {
 		return oe
 	}
-	return s.begin(op, o)
+	sub, oe := s.begin(op, o)
+	if sub != nil {
+		// The topic may have gone since it was looked up, and whoever was told of that have found no
+		// subscription to end. From here on they find this one.
+		if view, ok = srv.cfg.Backend.Topic(topic); !ok || !view.Exposed {
+			s.topicGone(sub)
+		}
+	}
+	return oe
 }
 
 func (s *session) maySubscribe(text string) *OpError {
@@ -208,7 +216,8 @@ func (o *opening) miss(reason string) {
 
 // begin makes the subscription: its cursors, its place in the hub, the answer. Since the topic's lock is
 // held, no record is dispatched meanwhile, and each is either before a cursor's place or will wake it.
-func (s *session) begin(op *Op, o *opening) *OpError {
+// A nil subscription without an error means that the session is at its end.
+func (s *session) begin(op *Op, o *opening) (*subscription, *OpError) {
 	th := s.srv.hub.topic(op.Subject.Topic)
 	sub := &subscription{s: s, subject: op.Subject, text: op.Text, th: th}
 	cursors := make([]*cursor, len(o.starts))
@@ -218,15 +227,15 @@ func (s *session) begin(op *Op, o *opening) *OpError {
 	defer s.enqueue()
 	defer s.mu.Unlock()
 	if s.closing || s.gone {
-		return nil
+		return nil, nil
 	}
 	if s.cursors+len(cursors) > maxCursors {
-		return &OpError{Code: codeLimit, Message: "the subscriptions of a session span at most " + strconv.Itoa(maxCursors) + " partitions together: unsub others"}
+		return nil, &OpError{Code: codeLimit, Message: "the subscriptions of a session span at most " + strconv.Itoa(maxCursors) + " partitions together: unsub others"}
 	}
 	th.mu.Lock()
 	if th.dropped {
 		th.mu.Unlock()
-		return unavailable("the topic is being made anew; try again", nil)
+		return nil, unavailable("the topic is being made anew; try again", nil)
 	}
 	for i := range o.starts {
 		st := &o.starts[i]
@@ -277,7 +286,7 @@ func (s *session) begin(op *Op, o *opening) *OpError {
 			s.activate(c)
 		}
 	}
-	return nil
+	return sub, nil
 }
 
 // unsubscribe carries out an unsub.
