@@ -65,6 +65,9 @@ func openGroup(n *Node, id bridge.GroupID) (_ *group, err error) {
 		n.fail(fmt.Errorf("group %d: write to %s failed: %w: make room or replace the disk; if it was replaced, %s", id, dir, err, remedy(n.cfg.Dir)))
 	}
 	g.log = newLogStore(g.stores.Log, n.cfg.WriteTimeout, failed)
+	g.log.unreadable = func(index uint64, err error) {
+		n.fail(fmt.Errorf("%w: group %d: entry %d in %s: %w; %s", ErrCorrupt, id, index, dir, err, remedy(n.cfg.Dir)))
+	}
 	undo = append(undo, g.log.close)
 
 	st := newStream(uint16(id), n.self, n.dialer)
@@ -98,6 +101,7 @@ func openGroup(n *Node, id bridge.GroupID) (_ *group, err error) {
 		return nil, fmt.Errorf("%w: group %d in %s: %w; %s", ErrCorrupt, id, dir, err, remedy(n.cfg.Dir))
 	}
 	g.raft = r
+	g.log.live.Store(true)
 	close(g.ready)
 	g.nudges.start()
 	g.lead.start()

@@ -3,7 +3,9 @@ package replication
 import (
 	"errors"
 	"fmt"
+	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -23,12 +25,20 @@ const tailBytes = 2 << 20
 // the library has been told that it is not there (and would offer the same indexes anew, which raft-wal
 // refuses). Other errors of writing are reported through failed: they do not pass by themselves.
 //
+// The library panics when it cannot read an entry that it is to apply. A flipped byte on one disk is not
+// worth a crash without a word: it is reported through unreadable, which ends the process in order, and the
+// goroutine that wanted the entry ends here, for it must not go on without it (as in stablestore.go).
+//
 // The last entries are kept in memory: a follower reads each entry when it is committed, the leader
 // for each follower, and both soon after it was written.
 type logStore struct {
 	inner   raft.LogStore
 	timeout time.Duration
 	failed  func(error) // told of an error that does not pass; must not block
+	// unreadable is told of an entry that is there and cannot be read; must not block. Only once live is
+	// set: until then the caller of Open reads, and can be told by an error.
+	unreadable func(index uint64, err error)
+	live       atomic.Bool
 
 	req  chan writeReq
 	done chan struct{}
@@ -182,7 +192,24 @@ func (s *logStore) GetLog(index uint64, l *raft.Log) error {
 		return nil
 	}
 	s.mu.Unlock()
-	return s.inner.GetLog(index, l)
+	err := s.inner.GetLog(index, l)
+	if err == nil || !s.live.Load() || !s.has(index) {
+		return err // the library asks for what has been cut, and can do without
+	}
+	// Between the two looks it may have been cut and written anew.
+	if err = s.inner.GetLog(index, l); err == nil {
+		return nil
+	}
+	s.unreadable(index, err)
+	runtime.Goexit()
+	return err
+}
+
+// has says whether the store should have an entry.
+func (s *logStore) has(index uint64) bool {
+	first, err1 := s.inner.FirstIndex()
+	last, err2 := s.inner.LastIndex()
+	return err1 == nil && err2 == nil && first <= index && index <= last
 }
 
 func (s *logStore) FirstIndex() (uint64, error) { return s.inner.FirstIndex() }
