@@ -161,6 +161,7 @@ type Subscriber struct {
 	Subject string  `json:"subject"`
 	History int     `json:"history,omitempty"` // as asked for in the first subscription
 	Slow    bool    `json:"slow,omitempty"`    // it reads slowly on purpose: its silences say nothing
+	Left    bool    `json:"left,omitempty"`    // it went before the end: nothing is missing after its last event
 	Events  []Event `json:"events"`
 }
 

@@ -81,7 +81,8 @@ func TestCleanHistories(t *testing.T) {
 			s.write("new8", "/t/k0")
 			c.msgAs("new8", posAt(8))
 		},
-		"not settled": func(s *scene) { s.Settled = false; s.client("/t/*").begin(Pos{}).msg(0, 1) },
+		"left before the end": func(s *scene) { s.client("/t/*").begin(Pos{}).msg(0, 1); s.Subscribers[0].Left = true },
+		"not settled":         func(s *scene) { s.Settled = false; s.client("/t/*").begin(Pos{}).msg(0, 1) },
 		"a partition that the first vector did not name": func(s *scene) {
 			c := s.client("/t/*").begin(posAt(9))
 			s.now += time.Second

@@ -81,12 +81,12 @@ func judgeStream(h *History, t *truth, s *Subscriber, r *Report) {
 		w.event(&s.Events[i])
 	}
 	if !w.began {
-		if h.Settled {
+		if h.Settled && !s.Left {
 			w.breach(1, NeverThere, nil, nil, "no subscription to "+s.Subject+" was made")
 		}
 		return
 	}
-	if h.Settled {
+	if h.Settled && !s.Left {
 		for _, c := range w.sorted() {
 			for _, e := range c.mine[c.next:] {
 				if e.gone == "" && c.due(e) {

@@ -1,0 +1,88 @@
+package verify
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+)
+
+func options(t *testing.T, c *aCluster, topic string) Options {
+	return Options{Nodes: c.addrs, Brokers: c.brokers, Topics: []string{topic}, Create: true, Partitions: 4,
+		Duration: 5 * time.Second, Rate: 200, PublishRate: 60, Settle: waitTime, Seed: 1, Progress: t.Logf}
+}
+
+// A cluster that keeps its promises is found clean, by a run in which everything that a run is made of
+// happened; and a node that stops in the middle changes nothing.
+func TestRunOfASoundClusterIsClean(t *testing.T) {
+	c := startCluster(t, "/^verify.*/")
+	d, err := New(options(t, c, "verify"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	stopped := make(chan struct{})
+	go func() {
+		defer close(stopped)
+		<-d.Loading()
+		for d.Counters().Delivered < 1000 {
+			time.Sleep(10 * time.Millisecond)
+		}
+		c.stop(t, 2)
+	}()
+	h, err := d.Run(t.Context())
+	<-stopped
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := Judge(h)
+	t.Logf("\n%s", r.text())
+	if !r.Clean() || !h.Settled {
+		t.Fatalf("settled %v, %d breaches", h.Settled, len(r.Breaches))
+	}
+	for what, n := range map[string]int{"records": r.Records, "aborted": r.Aborted, "acked": r.Acked, "repeated publishes": r.Duplicates,
+		"delivered": r.Delivered, "resumes": r.Resumes, "disconnects": r.Disconnects} {
+		if n == 0 {
+			t.Errorf("no %s", what)
+		}
+	}
+	if r.Delivered < 3*r.Records {
+		t.Errorf("%d deliveries of %d records", r.Delivered, r.Records)
+	}
+	if n := d.Counters(); n.Subscribers != 0 || n.Delivered != int64(r.Delivered) {
+		t.Errorf("counters at the end: %+v", n)
+	}
+}
+
+// Ctrl-C ends the load, and what there is is judged all the same.
+func TestRunEndedEarlyIsJudged(t *testing.T) {
+	c := startCluster(t, "/^verify.*/")
+	o := options(t, c, "verify")
+	o.Duration = time.Hour
+	d, err := New(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() {
+		for d.Counters().Delivered < 500 {
+			time.Sleep(10 * time.Millisecond)
+		}
+		cancel()
+	}()
+	h, err := d.Run(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r := Judge(h); !r.Clean() || !h.Settled || r.Records == 0 {
+		t.Errorf("settled %v:\n%s", h.Settled, r.text())
+	}
+}
+
+func TestOptionsAreChecked(t *testing.T) {
+	for _, o := range []Options{{}, {Nodes: []string{"a"}}, {Nodes: []string{"a"}, Brokers: []string{"b"}},
+		{Nodes: []string{"a"}, Brokers: []string{"b"}, Topics: []string{"t"}, Duration: -1}} {
+		if _, err := New(o); !errors.Is(err, ErrOptions) {
+			t.Errorf("%+v: %v", o, err)
+		}
+	}
+}
