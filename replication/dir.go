@@ -48,11 +48,11 @@ type dataDir struct {
 // openDir creates or checks the folder and locks it.
 func openDir(path string, want meta) (*dataDir, error) {
 	if err := os.MkdirAll(path, 0o755); err != nil {
-		return nil, fmt.Errorf("create data folder: %w", err)
+		return nil, fmt.Errorf("TIDEWIRE_DATA_DIR=%q: want a folder that can be written to: %w", path, err)
 	}
 	lock, err := os.OpenFile(filepath.Join(path, "lock"), os.O_CREATE|os.O_RDWR, 0o644)
 	if err != nil {
-		return nil, fmt.Errorf("open lock file: %w", err)
+		return nil, fmt.Errorf("TIDEWIRE_DATA_DIR=%q: want a folder that can be written to: %w", path, err)
 	}
 	d := &dataDir{path: path, lock: lock}
 	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {

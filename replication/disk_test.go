@@ -144,6 +144,19 @@ func TestFolderOfAnotherShapeIsRefused(t *testing.T) {
 	openClose(t, cfg)
 }
 
+// A folder that cannot be had is named with the variable that chose it.
+func TestFolderThatCannotBeHad(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{file, filepath.Join(file, "below")} {
+		if _, err := openDir(path, meta{}); err == nil || !strings.Contains(err.Error(), "TIDEWIRE_DATA_DIR=") || !strings.Contains(err.Error(), path) {
+			t.Errorf("%s: %v", path, err)
+		}
+	}
+}
+
 func TestFolderIsForOneProcess(t *testing.T) {
 	cfg := single(t)
 	n, err := Open(cfg)

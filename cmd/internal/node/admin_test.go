@@ -43,13 +43,16 @@ func (a *aNode) cluster(t *testing.T) (s ClusterStatus) {
 // A node without a majority lives, is not ready and says why; with one it is ready, and /status says
 // the same.
 func TestReadinessNeedsAMajority(t *testing.T) {
+	t.Parallel()
 	k := &aKafka{brokers: kafkatest.Fake(t).Brokers()}
 	topic := k.topic(t, 2, nil)
 	c := startCluster(t, k, 3, topic, nil)
-	for i, a := range c.nodes {
-		if code, body := a.ask("/readyz"); code != http.StatusOK || body != "ready\n" {
-			t.Errorf("node %d: %d %q", i, code, body)
-		}
+	// Leaderships that are still being spread make it not ready for a moment.
+	ready := func(a *aNode) func() bool {
+		return func() bool { code, body := a.ask("/readyz"); return code == http.StatusOK && body == "ready\n" }
+	}
+	for _, a := range c.nodes {
+		eventually(t, string(a.cfg.NodeID)+" to be ready", ready(a))
 	}
 	alone := func(when string) {
 		t.Helper()
@@ -86,12 +89,11 @@ func TestReadinessNeedsAMajority(t *testing.T) {
 	}
 	c.start(1)
 	c.waitReady()
-	if code, body := c.nodes[0].ask("/readyz"); code != http.StatusOK {
-		t.Errorf("with a majority: %d %s", code, body)
-	}
-	if s := c.nodes[0].cluster(t); len(s.Nodes) != 2 || !s.Nodes[0].Ready || s.Unreachable["n3"] == "" {
-		t.Errorf("cluster status %+v", s)
-	}
+	eventually(t, "n1 to be ready with a majority", ready(c.nodes[0]))
+	eventually(t, "the status of both", func() bool {
+		s := c.nodes[0].cluster(t)
+		return len(s.Nodes) == 2 && s.Nodes[0].Ready && s.Nodes[1].Node == "n2" && s.Unreachable["n3"] != ""
+	})
 }
 
 // Kafka being away keeps no node from being ready, but a node that starts waits a while for it.
@@ -103,13 +105,12 @@ func TestReadyWithoutKafka(t *testing.T) {
 	if took := time.Since(begun); took < kafkaPatience {
 		t.Errorf("ready after %v, without having waited for Kafka", took)
 	}
-	if code, body := c.nodes[0].ask("/readyz"); code != http.StatusOK {
-		t.Errorf("/readyz %d: %s", code, body)
-	}
+	eventually(t, "/readyz", func() bool { code, _ := c.nodes[0].ask("/readyz"); return code == http.StatusOK })
 }
 
 // What an operator watches is there after traffic, with numbers that fit it.
 func TestMetricsAfterTraffic(t *testing.T) {
+	t.Parallel()
 	k := &aKafka{brokers: kafkatest.Fake(t).Brokers()}
 	topic := k.topic(t, 1, nil)
 	c := startCluster(t, k, 1, topic, openForPublishing(t, topic))
@@ -165,6 +166,7 @@ func TestMetricsAfterTraffic(t *testing.T) {
 
 // docs/metrics.md names every metric, and none that is not there.
 func TestMetricsAreDocumented(t *testing.T) {
+	t.Parallel()
 	b, err := os.ReadFile("../../../docs/metrics.md")
 	if err != nil {
 		t.Fatal(err)
