@@ -5,9 +5,7 @@ import (
 )
 
 // A node that is stopped says bye to everyone, with its own retry_ms and where to go, and closes 1001.
-func TestProtocolByeOnStop(t *testing.T) {
-	t.Parallel()
-	c, topic := protocolNode(t, 1, func(cfg *Config) { cfg.ClientNodes = []string{"ws://a.example/ws", "ws://b.example/ws"} })
+func protocolBye(t *testing.T, c *aCluster, topic string) {
 	var conns []*talk
 	for i := range 30 {
 		k := dial(t, c.addr(0))

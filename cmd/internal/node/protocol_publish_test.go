@@ -102,11 +102,7 @@ func protocolMid(t *testing.T, c *aCluster, topic string) {
 }
 
 // A value over the limit of its topic is too_large, and the limit is in the message.
-func TestProtocolTooLarge(t *testing.T) {
-	t.Parallel()
-	k := &aKafka{brokers: kafkatest.Fake(t).Brokers()}
-	topic := k.topic(t, 1, map[string]string{"max.message.bytes": "5000"})
-	c := startCluster(t, k, 3, topic, openForPublishing(t, topic))
+func protocolTooLarge(t *testing.T, c *aCluster, topic string) {
 	for i := range 3 { // one is the coordinator's node, two forward
 		conn := dial(t, c.addr(i))
 		f := conn.refused("too_large", `"op":"pub","subject":"/%s/k","text":"%s"`, topic, strings.Repeat("x", 6000))

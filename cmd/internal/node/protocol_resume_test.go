@@ -102,20 +102,25 @@ func protocolResumeNonsense(t *testing.T, c *aCluster, topic string) {
 	}
 }
 
-// A position that one node gave out means the same record on every other, and a subscriber goes on
-// there without a hole; the bytes of a record are the same on all nodes but for what each knows of prev.
-func TestProtocolResumeOnAnotherNode(t *testing.T) {
+// TestProtocolOfThreeNodes holds three nodes to what is said of several.
+func TestProtocolOfThreeNodes(t *testing.T) {
 	t.Parallel()
 	k := &aKafka{brokers: kafkatest.Fake(t).Brokers()}
-	topic := k.topic(t, 2, nil)
-	c := startCluster(t, k, 3, topic, nil)
+	limited, topic := "limited", k.topic(t, 2, nil)
+	k.create(t, limited, 1, map[string]string{"max.message.bytes": "5000"})
+	c := startCluster(t, k, 3, limited+","+topic, openForPublishing(t, limited))
+	t.Run("TooLarge", func(t *testing.T) { protocolTooLarge(t, c, limited) })
+	t.Run("Resume", func(t *testing.T) { protocolResumeOnAnotherNode(t, c, topic) })
+}
+
+// A position that one node gave out means the same record on every other, and a subscriber goes on
+// there without a hole; the bytes of a record are the same on all nodes but for what each knows of prev.
+func protocolResumeOnAnotherNode(t *testing.T, c *aCluster, topic string) {
 	written := fill(t, c, topic, "k", 6)
 	for i := range 3 {
 		for from, m := range written {
 			conn := dial(t, c.addr(i))
-			var f *frame
-			// A node behind the one that gave the position out may not know it for a moment.
-			f = conn.sub("/"+topic+"/k", `,"resume":`+vectorOf(m))
+			f := conn.sub("/"+topic+"/k", `,"resume":`+vectorOf(m))
 			if f.Recovered == nil || !*f.Recovered || fmt.Sprint(f.At) != fmt.Sprint([][]uint64{m.Pos}) {
 				t.Fatalf("node %d from %v: %+v", i, m.Pos, f)
 			}

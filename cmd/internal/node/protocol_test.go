@@ -214,7 +214,7 @@ func TestProtocol(t *testing.T) {
 		{"MsgFields", 1, protocolMsgFields}, {"History", 4, protocolHistory}, {"HistoryOfSeveralPartitions", 3, protocolHistoryOfSeveralPartitions},
 		{"LiveOnceUnderLoad", 1, protocolLiveOnceUnderLoad}, {"Resume", 2, protocolResume}, {"ResumeNonsense", 2, protocolResumeNonsense},
 		{"Pub", 1, protocolPub}, {"PubRefused", 1, protocolPubRefused}, {"Mid", 1, protocolMid}, {"BytesRoundTrip", 1, protocolBytesRoundTrip},
-		{"HTTP", 1, protocolHTTP},
+		{"HTTP", 1, protocolHTTP}, {"Bye", 1, protocolBye}, // which stops the node
 	}
 	k := &aKafka{brokers: kafkatest.Fake(t).Brokers()}
 	var topics []string
@@ -223,12 +223,17 @@ func TestProtocol(t *testing.T) {
 		topics = append(topics, p.name)
 	}
 	all := strings.Join(topics, ",")
-	c := startCluster(t, k, 1, all, openForPublishing(t, all))
+	c := startCluster(t, k, 1, all, func(cfg *Config) {
+		openForPublishing(t, all)(cfg)
+		cfg.ClientNodes = []string{"ws://a.example/ws", "ws://b.example/ws"}
+	})
 	wait := halfOpenRequests(t, c)
-	for _, p := range parts {
+	for i, p := range parts {
+		if i == len(parts)-1 {
+			wait()
+		}
 		t.Run(p.name, func(t *testing.T) { p.test(t, c, p.name) })
 	}
-	wait()
 }
 
 func TestProtocolWelcome(t *testing.T) {
