@@ -247,6 +247,7 @@ func (s *session) end(sub *subscription) {
 	sub.ended = true
 	sub.th.remove(sub) // no dispatcher adds a cursor from here on
 	s.cursors -= sub.counted
+	s.subjects -= len(sub.text)
 	for _, c := range *sub.cursors.Load() {
 		c.ended = true
 		if r := c.replay; r != nil {

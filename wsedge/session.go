@@ -46,6 +46,7 @@ type session struct {
 	last     *cursor
 	subs     map[string]*subscription
 	cursors  int           // of all subscriptions together
+	subjects int           // bytes of their subjects
 	replays  chan struct{} // a slot for each replay that reads from Kafka; nil until there is one
 	pending  int           // bytes of all its replays that wait for the client
 	drained  chan struct{} // one slot: pending is low; made with replays
@@ -71,6 +72,9 @@ const (
 	keepBuffer = 64 << 10
 	// maxCursors bounds what the subscriptions of a session cost: a pattern has one a partition.
 	maxCursors = 1 << 16
+	// maxSubjects is how many bytes the subjects of a session have together: ten thousand of them at
+	// the length of the longest would be a gigabyte.
+	maxSubjects = 4 << 20
 )
 
 func newSession(srv *Server, conn net.Conn) *session {

@@ -114,6 +114,36 @@ func TestTopicGoesDuringSub(t *testing.T) {
 	}
 }
 
+// The number of a session's subscriptions was bounded, not their length: ten thousand keys of 64 KB made a
+// gigabyte. What unsub gives back can be used again.
+func TestSubjectsOfOneSessionAreBounded(t *testing.T) {
+	e := newEdge(t, cache.Config{}, nil)
+	c := e.dial()
+	subject := func(i int) string { return fmt.Sprintf("/one/%d/%s", i, strings.Repeat("k", 60<<10)) }
+	answer := func(op string, i int) message {
+		c.send(`{"op":%q,"id":%d,"subject":%q}`, op, i+1, subject(i))
+		for {
+			if m := c.next(); m.ID == uint64(i+1) {
+				return m
+			}
+		}
+	}
+	n := 0
+	m := answer("sub", n)
+	for ; m.Op == "subbed" && n < 200; m = answer("sub", n) {
+		n++
+	}
+	if m.Code != "limit" || n < 50 || n > maxSubjects/(60<<10) {
+		t.Fatalf("subscription %d: %.100s", n, m.raw)
+	}
+	if m := answer("unsub", 0); m.Op != "unsubbed" {
+		t.Fatalf("%.100s", m.raw)
+	}
+	if m := answer("sub", n); m.Op != "subbed" {
+		t.Errorf("after an unsub: %.200s", m.raw)
+	}
+}
+
 // A session that a draining node learned of before its own goroutine had run said bye and never welcome.
 func TestWelcomeComesBeforeBye(t *testing.T) {
 	e := newEdge(t, cache.Config{}, nil)

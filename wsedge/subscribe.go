@@ -81,6 +81,9 @@ func (s *session) maySubscribe(text string) *OpError {
 	if n := s.srv.cfg.MaxSubscriptions; len(s.subs) >= n {
 		return &OpError{Code: codeLimit, Message: "a session has at most " + strconv.Itoa(n) + " subscriptions: use a pattern or unsub others"}
 	}
+	if s.subjects+len(text) > maxSubjects {
+		return &OpError{Code: codeLimit, Message: "the subjects of a session have at most " + strconv.Itoa(maxSubjects) + " bytes together: use a pattern or unsub others"}
+	}
 	return nil
 }
 
@@ -272,6 +275,7 @@ func (s *session) begin(op *Op, o *opening) (*subscription, *OpError) {
 	s.subs[sub.text] = sub
 	sub.counted = len(cursors)
 	s.cursors += sub.counted
+	s.subjects += len(sub.text)
 	s.srv.metrics.subscriptions.Add(1)
 	sortVector(at)
 	s.control = appendSubbed(s.control, op.ID, sub.text, at, op.Resumed, o.gap, o.lost)
