@@ -87,6 +87,9 @@ type Report struct {
 	Disconnects int `json:"disconnects"`
 	Resumes     int `json:"resumes"`
 
+	// Pending counts those of the lost records that may only be late: nothing after them has come.
+	Pending int `json:"pending"`
+
 	// TwiceInKafka counts messages that Kafka took twice because the answer to the first was lost with its
 	// coordinator: subscribers must get them once.
 	TwiceInKafka int `json:"twice_in_kafka"`

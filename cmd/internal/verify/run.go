@@ -360,7 +360,7 @@ func (d *Driver) settle(before map[string]*topicState, deadline time.Time) (Hist
 		h.Removed = append(h.Removed, inferRemovals(before, after, records, d.writes.snapshot(), h.Removed)...)
 		d.collect(&h)
 		begun := time.Now()
-		missing := Judge(h).Counts[Lost]
+		missing := Judge(h).Pending
 		if missing == 0 && !changed {
 			return h, nil
 		}

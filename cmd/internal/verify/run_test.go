@@ -7,6 +7,14 @@ import (
 	"time"
 )
 
+// One cluster serves all runs, the one that stops a node last.
+func TestRun(t *testing.T) {
+	c := startCluster(t, "/^verify.*/")
+	t.Run("broken streams", func(t *testing.T) { brokenStreams(t, c) })
+	t.Run("ended early", func(t *testing.T) { endedEarlyIsJudged(t, c) })
+	t.Run("sound cluster", func(t *testing.T) { soundClusterIsClean(t, c) })
+}
+
 func options(t *testing.T, c *aCluster, topic string) Options {
 	return Options{Nodes: c.addrs, Brokers: c.brokers, Topics: []string{topic}, Create: true, Partitions: 4,
 		Duration: 5 * time.Second, Rate: 200, PublishRate: 60, Settle: waitTime, Seed: 1, Progress: t.Logf}
@@ -14,8 +22,7 @@ func options(t *testing.T, c *aCluster, topic string) Options {
 
 // A cluster that keeps its promises is found clean, by a run in which everything that a run is made of
 // happened; and a node that stops in the middle changes nothing.
-func TestRunOfASoundClusterIsClean(t *testing.T) {
-	c := startCluster(t, "/^verify.*/")
+func soundClusterIsClean(t *testing.T, c *aCluster) {
 	d, err := New(options(t, c, "verify"))
 	if err != nil {
 		t.Fatal(err)
@@ -54,8 +61,7 @@ func TestRunOfASoundClusterIsClean(t *testing.T) {
 }
 
 // Ctrl-C ends the load, and what there is is judged all the same.
-func TestRunEndedEarlyIsJudged(t *testing.T) {
-	c := startCluster(t, "/^verify.*/")
+func endedEarlyIsJudged(t *testing.T, c *aCluster) {
 	o := options(t, c, "verify")
 	o.Duration = time.Hour
 	d, err := New(o)

@@ -91,6 +91,9 @@ func judgeStream(h *History, t *truth, s *Subscriber, r *Report) {
 			for _, e := range c.mine[c.next:] {
 				if e.gone == "" && c.due(e) {
 					w.skipped = append(w.skipped, skip{e, c.line.part, Lost, h.End, w.node, "had not come at the end"})
+					if w.given[e] == 0 {
+						r.Pending++
+					}
 				}
 			}
 		}
