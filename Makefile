@@ -37,5 +37,12 @@ fuzz: ## each fuzz target for FUZZTIME
 bench: ## the benchmarks of the packages
 	$(GO) test -run '^$$' -bench . -benchmem ./bridge/ ./cache/ ./wsedge/ ./kafkaio/ ./replication/
 
+# What `make faults` passes on when given: SOAK=2h, SEED=7, SCENARIO=kill-.*, SLICE=5m, DOC=docs/faults.md, KAFKA=3.9
+.PHONY: faults
+faults: ## breaks a cluster of real processes and judges what clients saw (SCENARIO= SEED= SOAK= SLICE= DOC=)
+	CGO_ENABLED=0 $(GO) build -trimpath -o bin/ ./cmd/tidewire ./cmd/tidewire-faults
+	@exec ./bin/tidewire-faults $(if $(SEED),-seed $(SEED)) $(if $(SCENARIO),-scenario '$(SCENARIO)') $(if $(SOAK),-soak $(SOAK)) \
+	  $(if $(SLICE),-slice $(SLICE)) $(if $(DOC),-o $(DOC)) $(if $(KAFKA),-kafka $(KAFKA))
+
 clean: ## what build made
 	rm -rf bin

@@ -1,0 +1,89 @@
+package faults
+
+import (
+	"context"
+	"errors"
+	"time"
+)
+
+// kafkaScenarios are those in which Kafka fails or is changed.
+func kafkaScenarios() []Scenario {
+	return []Scenario{
+		{Name: "broker-restart", About: "each broker is stopped in order and started again", Slice: true, Run: brokerRestart},
+		{Name: "broker-kill", About: "a broker is killed with −9 and started again", Run: repeat(2, brokerKill)},
+		{Name: "leader-moves", About: "all partitions get other leaders, again and again", Slice: true, Run: repeat(5, moveLeaders)},
+		{Name: "kafka-away", About: "all brokers hang for 20 s", Run: kafkaAway},
+		{Name: "kafka-restart", About: "all brokers are stopped at once and started again", Run: kafkaRestart},
+		{Name: "more-partitions", About: "the topic gains partitions", Run: morePartitions},
+	}
+}
+
+func brokerRestart(ctx context.Context, r *Rig) error {
+	for _, i := range r.Rand.Perm(kafkaBrokers) {
+		if err := r.Sleep(ctx, time.Second); err != nil {
+			return err
+		}
+		r.Note("stop broker k%d", i+1)
+		r.Kafka.Stop(i)
+		r.Note("start it")
+		if err := errors.Join(r.Kafka.Start(i), r.Kafka.WaitReady(ctx)); err != nil {
+			return err
+		}
+		r.Note("it is back")
+	}
+	return r.Sleep(ctx, time.Second)
+}
+
+func brokerKill(ctx context.Context, r *Rig) error {
+	i := r.Rand.IntN(kafkaBrokers)
+	r.Note("kill broker k%d", i+1)
+	r.Kafka.Kill(i)
+	if err := r.Pause(ctx, 0, 6*time.Second); err != nil {
+		return err
+	}
+	r.Note("start it")
+	return errors.Join(r.Kafka.Start(i), r.Kafka.WaitReady(ctx))
+}
+
+func moveLeaders(ctx context.Context, r *Rig) error {
+	r.Note("move all leaders")
+	return r.Kafka.MoveLeaders(ctx, r.Topic)
+}
+
+func kafkaAway(ctx context.Context, r *Rig) error {
+	r.Note("SIGSTOP all brokers")
+	for i := range kafkaBrokers {
+		r.Kafka.Freeze(i)
+	}
+	err := r.Sleep(ctx, 20*time.Second)
+	r.Note("SIGCONT all brokers")
+	for i := range kafkaBrokers {
+		r.Kafka.Thaw(i)
+	}
+	return errors.Join(err, r.Kafka.WaitReady(ctx), r.Sleep(ctx, 5*time.Second))
+}
+
+func kafkaRestart(ctx context.Context, r *Rig) error {
+	r.Note("kill all brokers")
+	for i := range kafkaBrokers {
+		r.Kafka.Kill(i)
+	}
+	if err := r.Pause(ctx, 0, 5*time.Second); err != nil {
+		return err
+	}
+	r.Note("start them")
+	for i := range kafkaBrokers {
+		if err := r.Kafka.Start(i); err != nil {
+			return err
+		}
+	}
+	return errors.Join(r.Kafka.WaitReady(ctx), r.Sleep(ctx, 5*time.Second))
+}
+
+func morePartitions(ctx context.Context, r *Rig) error {
+	if err := r.Sleep(ctx, 3*time.Second); err != nil {
+		return err
+	}
+	r.Note("from %d to %d partitions", r.Parts, r.Parts+3)
+	return errors.Join(r.Kafka.AddPartitions(ctx, r.Topic, r.Parts+3), r.Sleep(ctx, 8*time.Second))
+}

@@ -1,0 +1,98 @@
+package faults
+
+import (
+	"context"
+	"time"
+)
+
+// networkScenarios are those in which packets are lost or late.
+func networkScenarios() []Scenario {
+	return []Scenario{
+		{Name: "partition-node", About: "a coordinator is cut off from the other nodes, and keeps Kafka and its clients", Slice: true,
+			Run: repeat(2, isolate(func(r *Rig, i int) []string { return r.Others(i) }, 4*time.Second, 12*time.Second))},
+		{Name: "partition-all", About: "a coordinator is cut off from nodes and Kafka", Slice: true,
+			Run: repeat(2, isolate(func(r *Rig, i int) []string { return append(r.Others(i), r.Kafka.Hosts()...) }, 2*time.Second, 8*time.Second))},
+		{Name: "partition-kafka", About: "a coordinator is cut off from Kafka, and keeps the other nodes",
+			Run: repeat(2, isolate(func(r *Rig, i int) []string { return r.Kafka.Hosts() }, 4*time.Second, 12*time.Second))},
+		{Name: "one-way", About: "what a coordinator sends to the other nodes is lost; it still hears them", Run: repeat(3, oneWay)},
+		{Name: "slow-network", About: "200 ms delay and 5% loss between all nodes", Run: slowNetwork},
+		{Name: "flip", About: "a partition that cuts off another node every few seconds", Run: repeat(8, flip)},
+	}
+}
+
+// isolate cuts a coordinator off from some hosts for a time.
+func isolate(from func(r *Rig, i int) []string, least, most time.Duration) step {
+	return func(ctx context.Context, r *Rig) error {
+		i, err := r.Coordinator(ctx)
+		if err != nil {
+			return err
+		}
+		hosts := from(r, i)
+		r.Note("cut %s off from %v", r.Nodes.Name(i), hosts)
+		if err := r.Isolate(hosts, true, i); err != nil {
+			return err
+		}
+		if err := r.Pause(ctx, least, most); err != nil {
+			return err
+		}
+		r.Note("heal")
+		if err := r.Rejoin(ctx); err != nil {
+			return err
+		}
+		return r.Nodes.Settled(ctx, r.Topic, r.Parts)
+	}
+}
+
+func oneWay(ctx context.Context, r *Rig) error {
+	i, err := r.Coordinator(ctx)
+	if err != nil {
+		return err
+	}
+	r.Note("what %s sends to the other nodes is lost", r.Nodes.Name(i))
+	r.Nodes.leave(i)
+	for _, other := range r.Others(i) {
+		if err := r.Net.Impair(r.Nodes.Name(i), other, Impairment{Cut: true}); err != nil {
+			return err
+		}
+	}
+	if err := r.Pause(ctx, 3*time.Second, 8*time.Second); err != nil {
+		return err
+	}
+	r.Note("heal")
+	return r.Rejoin(ctx)
+}
+
+func slowNetwork(ctx context.Context, r *Rig) error {
+	r.Note("200 ms delay, 5%% loss between nodes")
+	names := r.Nodes.Names()
+	for i, a := range names {
+		if err := between(r.Net, []string{a}, names[i+1:], Impairment{Delay: 200 * time.Millisecond, Loss: 0.05}); err != nil {
+			return err
+		}
+	}
+	if err := r.Sleep(ctx, 20*time.Second); err != nil {
+		return err
+	}
+	r.Note("heal")
+	if err := r.Rejoin(ctx); err != nil {
+		return err
+	}
+	return r.Sleep(ctx, 2*time.Second)
+}
+
+func flip(ctx context.Context, r *Rig) error {
+	i := r.Rand.IntN(r.Nodes.Len())
+	r.Note("cut %s off from the other nodes", r.Nodes.Name(i))
+	if err := r.Isolate(r.Others(i), true, i); err != nil {
+		return err
+	}
+	if err := r.Pause(ctx, time.Second, 4*time.Second); err != nil {
+		return err
+	}
+	// The next cut may come before this node has found its way back.
+	r.Note("heal")
+	if err := r.Net.Heal(); err != nil {
+		return err
+	}
+	return r.Nodes.WaitReady(ctx)
+}
