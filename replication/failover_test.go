@@ -24,7 +24,7 @@ func slowTimers(_ int, c *Config) {
 // elect makes node i lead group g, without waiting for timers.
 func (c *cluster) elect(g bridge.GroupID, i int) {
 	c.t.Helper()
-	if !c.nodes[i].groups[g].transport.campaign(5 * time.Second) {
+	if !c.nodes[i].groups[g].campaign(5 * time.Second) {
 		c.t.Fatalf("node %d does not listen", i)
 	}
 	eventually(c.t, 10*time.Second, fmt.Sprintf("node %d leads group %d", i, g), func() bool { return c.leader(g) == i })
@@ -95,6 +95,25 @@ func TestTurnPassesToTheOneWithTheEntries(t *testing.T) {
 	c.waitLeader(0)
 	eventually(t, 10*time.Second, "the entry survives", func() bool {
 		return slices.Equal(c.toys[1].applied(0), []string{"a", "b"}) && slices.Equal(c.toys[2].applied(0), []string{"a", "b"})
+	})
+}
+
+// A candidate whose election has failed listens to the next call to campaign. Raft's own timers, a minute
+// here, would be the next thing to move it.
+func TestCandidateCampaignsAgain(t *testing.T) {
+	c := newCluster(t, 3, 1, slowTimers)
+	c.waitConnected()
+	c.stop(1, 0)
+	c.stop(2, 0)
+	c.nodes[0].groups[0].campaign(5 * time.Second)
+	eventually(t, 10*time.Second, "n0 stands alone", func() bool { return c.nodes[0].groups[0].raft.State() == raft.Candidate })
+	c.start(1)
+	eventually(t, 10*time.Second, "the two see each other", func() bool { return c.nodes[0].PeerAlive("n1") && c.nodes[1].PeerAlive("n0") })
+	eventually(t, 10*time.Second, "n0 leads", func() bool {
+		c.nodes[0].groups[0].campaign(5 * time.Second)
+		pause := time.NewTimer(200 * time.Millisecond) // an election's time
+		<-pause.C
+		return c.leader(0) == 0
 	})
 }
 

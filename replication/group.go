@@ -168,6 +168,26 @@ func (g *group) leader() (bridge.NodeID, bool) {
 	return bridge.NodeID(id), id != ""
 }
 
+// campaign has this node stand for election now. A candidate is called back first: it waits for votes that
+// may never come (of the dead; of those that voted for another; in a pre-vote, of those who have not noticed
+// yet) for one to two election timeouts, and would not hear the call before. What calls it back is what
+// a candidate of a higher term with nothing in its log would send: it ends the election and gets no vote.
+func (g *group) campaign(timeout time.Duration) bool {
+	if g.raft.State() == raft.Candidate {
+		self := g.node.cfg.NodeID
+		g.transport.tell(&raft.RequestVoteRequest{
+			RPCHeader: raft.RPCHeader{
+				ProtocolVersion: raft.ProtocolVersionMax, ID: []byte(self),
+				Addr: g.transport.EncodePeer(raft.ServerID(self), g.transport.LocalAddr()),
+			},
+			Term: g.raft.CurrentTerm() + 1, LeadershipTransfer: true,
+		}, timeout)
+	}
+	// Without a pre-vote, and with the right to be voted for by nodes that believe their leader alive: the
+	// library's TimeoutNow, sent to ourselves.
+	return g.transport.tell(&raft.TimeoutNowRequest{RPCHeader: raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax}}, timeout)
+}
+
 // transferTo hands the leadership to a peer. It returns when it has, or has failed to.
 func (g *group) transferTo(p Peer) error {
 	err := g.raft.LeadershipTransferToServer(raft.ServerID(p.ID), raft.ServerAddress(p.Addr)).Error()

@@ -20,7 +20,7 @@ var errDraining = errors.New("node is stopping and takes no leadership")
 // undecodable configuration makes it panic, and entries out of order would be stored. Heartbeats do not
 // pass here (they carry nothing).
 //
-// It is also the door through which this node tells its own group to campaign (campaign).
+// It is also the door through which this node tells its own group to campaign (tell).
 type guard struct {
 	*raft.NetworkTransport
 	out      chan raft.RPC
@@ -69,19 +69,13 @@ func (g *guard) Close() error {
 	return err
 }
 
-// campaign makes this node's group start an election at once, without a pre-vote and with the right to
-// be voted for by nodes that believe their leader alive: the library's TimeoutNow, sent to ourselves.
-// It reports whether the group took the message within timeout.
-func (g *guard) campaign(timeout time.Duration) bool {
+// tell hands a message of our own to this node's group, as if a peer had sent it. It reports whether the
+// group took it within timeout. Nobody waits for the answer.
+func (g *guard) tell(command any, timeout time.Duration) bool {
 	t := time.NewTimer(timeout)
 	defer t.Stop()
-	answer := make(chan raft.RPCResponse, 1)
-	rpc := raft.RPC{
-		Command:  &raft.TimeoutNowRequest{RPCHeader: raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax}},
-		RespChan: answer,
-	}
 	select {
-	case g.out <- rpc:
+	case g.out <- raft.RPC{Command: command, RespChan: make(chan raft.RPCResponse, 1)}:
 		return true
 	case <-t.C:
 	case <-g.done:

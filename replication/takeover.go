@@ -11,7 +11,7 @@ import (
 
 // When a node dies, the groups it led need another leader now, not after the heartbeat timeout. Each
 // survivor lists the survivors in the group's order of preference (placement.go); the first of the list
-// campaigns at once, without waiting for a timeout (guard.campaign). All nodes see the same list as soon
+// campaigns at once, without waiting for a timeout (group.campaign). All nodes see the same list as soon
 // as they have noticed the death.
 //
 // The first may fail: its log may be behind that of the others, who then refuse it their vote, or it died
@@ -57,7 +57,7 @@ func (n *Node) takeover(ctx context.Context, peer bridge.NodeID, how death) {
 				continue
 			}
 			n.log.Info().Uint16("group", uint16(g.id)).Str("peer", string(peer)).Int("turn", turn).Msg("takes over")
-			g.transport.campaign(length)
+			g.campaign(length)
 		}
 		select {
 		case <-time.After(length):
