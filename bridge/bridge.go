@@ -2,6 +2,7 @@ package bridge
 
 import (
 	"context"
+	"fmt"
 	"hash/fnv"
 	"slices"
 	"sync"
@@ -253,16 +254,40 @@ func (b *Bridge) topicMeta(name string) (TopicMeta, bool) {
 	return m, ok
 }
 
-// Ready waits until every partition of the topic is filled here.
+// Ready waits until every partition of the topic has been begun by the cluster and is filled here. A
+// subscription must not be made before: where a partition begins may be "the latest record", and what
+// came between would be missing from a stream that was promised whole.
 func (b *Bridge) Ready(ctx context.Context, topic string) error {
-	for _, p := range b.topicPartitions(topic) {
+	m, _ := b.topicMeta(topic)
+	for i := range m.Partitions {
+		p := b.started(TopicPartition{topic, i})
+		for ; p == nil; p = b.started(TopicPartition{topic, i}) {
+			if !pause(ctx, coordinatorRetry) {
+				return unavailable(fmt.Errorf("%s/%d has not been begun: %w", topic, i, ctx.Err()))
+			}
+		}
 		select {
 		case <-p.ready():
 		case <-ctx.Done():
-			return &UnavailableError{RetryAfter: time.Second, Err: ctx.Err()}
+			return unavailable(fmt.Errorf("%v is being filled: %w", p.tp, ctx.Err()))
 		}
 	}
 	return nil
+}
+
+// Unbegun returns how many partitions of exposed topics the cluster has not begun to read.
+func (b *Bridge) Unbegun() (n int) {
+	b.mu.RLock()
+	topics := b.topics
+	b.mu.RUnlock()
+	for name, m := range topics {
+		for i := int32(0); m.Exposed && i < m.Partitions; i++ {
+			if b.started(TopicPartition{name, i}) == nil {
+				n++
+			}
+		}
+	}
+	return n
 }
 
 // Filled says whether nothing waits for filling, and how many partitions do.

@@ -338,6 +338,13 @@ func (n *Node) notReady() (why []string) {
 			why = append(why, "Kafka has not told its topics yet")
 		}
 	}
+	select {
+	case <-n.ready: // partitions that appear later are no reason to take a serving node out
+	default:
+		if unbegun := n.bridge.Unbegun(); unbegun > 0 && time.Since(n.begun) < kafkaPatience {
+			why = append(why, fmt.Sprintf("%d partitions have not been begun by the cluster", unbegun))
+		}
+	}
 	if waiting := n.bridge.Filled(); waiting > 0 {
 		why = append(why, fmt.Sprintf("the cache of %d partitions is being filled", waiting))
 	}
