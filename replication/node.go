@@ -302,10 +302,9 @@ func (n *Node) behind(g *group) string {
 	if !ok || int(g.id) >= len(v.groups) {
 		return fmt.Sprintf("leader %s is not heard from", leader)
 	}
+	// The view may be from before a change of leader. What the node had applied then was committed all
+	// the same, so it counts as the moment ago: readiness does not flap when leaderships move.
 	s := v.groups[g.id]
-	if s.Leader != leader {
-		return "leader is changing"
-	}
 	if own := g.fsm.applied.Load(); own < s.Applied {
 		return fmt.Sprintf("%d entries behind %s", s.Applied-own, leader)
 	}
