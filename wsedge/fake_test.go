@@ -28,8 +28,10 @@ type fakeNode struct {
 	publish  func(bridge.PublishRequest) (bridge.PublishResult, error)
 	replays  int    // how often Replay was called
 	onReplay func() // called with mu held
-	waiting  int    // how many wait in Ready
-	stale    int    // how many times Resolve says FromCache though it is not so
+	// onResolve is called, without mu, before a position is resolved. Set once.
+	onResolve func(bridge.TopicPartition)
+	waiting   int // how many wait in Ready
+	stale     int // how many times Resolve says FromCache though it is not so
 }
 
 type fakePartition struct {
@@ -118,6 +120,9 @@ func (n *fakeNode) Ready(ctx context.Context, topic string) error {
 }
 
 func (n *fakeNode) Resolve(_ context.Context, tp bridge.TopicPartition, at bridge.Position) (Resolution, error) {
+	if n.onResolve != nil {
+		n.onResolve(tp)
+	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.down {

@@ -203,10 +203,15 @@ func (f *flusher) read(s *session, c *cursor) {
 		return
 	}
 	if c.ahead { // what the client had before it came here is still arriving
+		if !bounds.Head.After(c.pos) {
+			// And nothing else has. More of it may come while we look, so the log must not be read at all.
+			f.add(piece{kind: pieceSkip, c: c, place: max(place, bounds.End), pos: bounds.Head, done: true})
+			return
+		}
 		if i, ok := c.log.Seek(c.pos); ok && i > place {
 			place = i
 		}
-		c.ahead = c.pos.After(bounds.Head)
+		c.ahead = false
 	}
 	for !f.full() {
 		var next cache.Index

@@ -202,3 +202,68 @@ func TestResumeAheadOfTheCache(t *testing.T) {
 		}
 	}
 }
+
+// A node that has just started fills its cache while clients come back to it that were ahead of it. Records
+// that were appended between the look at how far the cache had got and the reading of it were sent again.
+func TestResumeWhileTheCacheIsFilled(t *testing.T) {
+	const had = 20000
+	for _, subject := range []string{"/one/a/k", "/one/a/*", "/one/*"} {
+		e := newEdge(t, cache.Config{}, nil)
+		tp := bridge.TopicPartition{Topic: "one"}
+		setHead := func(seqno bridge.Seqno) {
+			e.node.mu.Lock()
+			defer e.node.mu.Unlock()
+			e.node.part(tp).head.Seqno = seqno
+		}
+		setHead(had)
+		c := e.dial()
+		c.send(`{"op":"sub","subject":%q,"resume":[[0,1,%d]]}`, subject, had)
+		if m := c.next(); m.Recovered == nil || !*m.Recovered {
+			t.Fatal(m.raw)
+		}
+		c.expect(fmt.Sprintf(`{"op":"live","subject":%q}`, subject))
+		setHead(0)
+		for i := range had + 3 {
+			e.node.put("one", 0, []byte("a/k"), value(i))
+		}
+		for i := uint64(had + 1); i <= had+3; i++ {
+			if m := c.next(); m.Pos[2] != i {
+				t.Fatalf("%s: %s, not %d", subject, m.raw, i)
+			}
+		}
+	}
+}
+
+// The cache reaches a client's position while the subscription is still being made, since another partition
+// had to be asked about. The place that was found for it before lay in front of everything that came since,
+// which was sent again.
+func TestResumeCaughtUpWithMeanwhile(t *testing.T) {
+	for _, subject := range []string{"/prices/a/*", "/prices/*"} {
+		e := newEdge(t, cache.Config{}, nil)
+		tp := bridge.TopicPartition{Topic: "prices"}
+		e.node.mu.Lock()
+		e.node.part(tp).head.Seqno = 5
+		e.node.mu.Unlock()
+		e.node.onResolve = func(other bridge.TopicPartition) {
+			if other.Partition != 1 {
+				return
+			}
+			e.node.mu.Lock()
+			e.node.part(tp).head.Seqno = 0
+			e.node.mu.Unlock()
+			for i := range 8 {
+				e.node.put("prices", 0, []byte("a/k"), value(i))
+			}
+		}
+		c := e.dial()
+		c.send(`{"op":"sub","subject":%q,"resume":[[0,1,5],[1,1,0]]}`, subject)
+		if m := c.next(); m.Recovered == nil || !*m.Recovered || m.At[0] != [3]uint64{0, 1, 5} {
+			t.Fatal(m.raw)
+		}
+		for i := uint64(6); i <= 8; i++ {
+			if m := c.next(); m.Pos[2] != i {
+				t.Fatalf("%s: %s, not %d", subject, m.raw, i)
+			}
+		}
+	}
+}

@@ -255,6 +255,11 @@ func (s *session) begin(op *Op, o *opening) (*subscription, *OpError) {
 				c.place, c.pos = b.Start, b.Base
 			}
 		case fromPlace:
+			// The position may have been beyond what the log had when its place was looked for, and is not
+			// any more.
+			if i, ok := st.log.Seek(c.pos); ok && i > c.place {
+				c.place = i
+			}
 			c.ahead = c.pos.After(b.Head)
 		}
 		c.live = st.from != fromReplay && c.place >= b.End
