@@ -31,7 +31,7 @@ It writes to the topics: idempotently, in transactions of which some are aborted
 message ids that it repeats. The cluster must expose them and, unless -publishers is -1, take publishes to them
 (TIDEWIRE_TOPICS, TIDEWIRE_PUBLISH_TOPICS). Use topics of their own; -create makes those that are missing.
 
-Everything is kept in memory until it is judged, some 100 bytes for each record that a subscriber gets: by
+Everything is kept in memory until it is judged, some 150 bytes for each record that a subscriber gets: by
 default about 15 subscribers get every record or some, so 250 records/s take some 1 GB an hour.
 
 Ctrl-C ends the load and judges what there is; a second one ends it at once. Exit codes: 0 no promise was
@@ -96,6 +96,9 @@ func runVerify(ctx context.Context, args []string, e env) error {
 			return err
 		}
 		if h, err = record(ctx, o, e); err != nil {
+			if *keep != "" && h.Version != 0 { // Kafka could not be read back: what clients saw may still help
+				err = errors.Join(err, writeHistory(*keep, &h))
+			}
 			return err
 		}
 	}
@@ -115,10 +118,15 @@ func runVerify(ctx context.Context, args []string, e env) error {
 	} else {
 		err = report.WriteText(e.out)
 	}
-	if err == nil && !report.Clean() {
-		err = errBreach
+	switch {
+	case err != nil:
+		return err
+	case !report.Clean():
+		return errBreach
+	case report.Delivered == 0:
+		return errors.New("no record was delivered to anyone: nothing was checked")
 	}
-	return err
+	return nil
 }
 
 // tellEvery is the pause between two lines of progress.
@@ -151,6 +159,10 @@ func record(ctx context.Context, o verify.Options, e env) (verify.History, error
 	h, err := d.Run(ctx)
 	close(done)
 	<-told
+	if errors.Is(err, context.Canceled) {
+		// Not an error that ends a command well: nobody may take this for a verdict.
+		return h, errors.New("ended before the load began: nothing was checked")
+	}
 	return h, err
 }
 

@@ -60,6 +60,25 @@ func TestVerifyJudgesARecordedHistory(t *testing.T) {
 	}
 }
 
+// A run that checked nothing is no proof.
+func TestVerifyOfNothingFails(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "run.json")
+	if err := writeHistory(file, &verify.History{Version: verify.HistoryVersion, Settled: true}); err != nil {
+		t.Fatal(err)
+	}
+	r := startCmd(t, nil, nil, "verify", "-judge", file)
+	r.wait(t, exitFailed)
+	if !strings.Contains(r.err.String(), "nothing was checked") {
+		t.Errorf("err %s", r.err.String())
+	}
+	r = startCmd(t, nil, nil, "verify", "-topics", "t", "-nodes", "127.0.0.1:1", "-kafka", "127.0.0.1:1")
+	r.cancel() // Ctrl-C before anything was reached
+	r.wait(t, exitFailed)
+	if !strings.Contains(r.err.String(), "nothing was checked") {
+		t.Errorf("err %s", r.err.String())
+	}
+}
+
 func TestVerifyOfAFileThatIsNone(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "run.json")
 	for _, content := range []string{"", "{}", `{"version":99}`} {

@@ -24,7 +24,7 @@ func TestMain(m *testing.M) { os.Exit(kafkatest.Main(m)) }
 
 const waitTime = 60 * time.Second
 
-// aCluster is three nodes in this process on an embedded Kafka.
+// aCluster is three nodes in this process.
 type aCluster struct {
 	brokers []string
 	addrs   []string
@@ -38,7 +38,12 @@ type aNode struct {
 
 func startCluster(t *testing.T, topics string) *aCluster {
 	t.Helper()
-	c := &aCluster{brokers: kafkatest.Fake(t).Brokers()}
+	return startClusterOn(t, kafkatest.Fake(t).Brokers(), topics)
+}
+
+func startClusterOn(t *testing.T, brokers []string, topics string) *aCluster {
+	t.Helper()
+	c := &aCluster{brokers: brokers}
 	selectors, err := kafkaio.ParseSelectors(topics)
 	if err != nil {
 		t.Fatal(err)

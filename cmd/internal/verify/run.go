@@ -169,7 +169,13 @@ func (d *Driver) Run(ctx context.Context) (History, error) {
 		}
 	}
 	if o.CutEvery > 0 {
-		loaders.Go(func() { d.cutAtRandom(load, d.rng(3)) })
+		var roamers []*recorder
+		for _, r := range d.recorders { // those that come for the history are added from here on
+			if !r.pinned {
+				roamers = append(roamers, r)
+			}
+		}
+		loaders.Go(func() { d.cutAtRandom(load, roamers, d.rng(3)) })
 	}
 	for i := range max(0, o.Histories) {
 		for _, topic := range o.Topics {
@@ -298,13 +304,7 @@ func (d *Driver) awaitSubscriptions(ctx context.Context) error {
 }
 
 // cutAtRandom breaks the connections of those that roam.
-func (d *Driver) cutAtRandom(ctx context.Context, rng *rand.Rand) {
-	var roamers []*recorder
-	for _, r := range d.recorders {
-		if !r.pinned {
-			roamers = append(roamers, r)
-		}
-	}
+func (d *Driver) cutAtRandom(ctx context.Context, roamers []*recorder, rng *rand.Rand) {
 	if len(roamers) == 0 {
 		return
 	}

@@ -238,7 +238,7 @@ func (t *truth) learnPositions(h *History, r *Report) {
 	for _, p := range h.Publishes {
 		for _, a := range p.Attempts {
 			if a.Outcome == Acked && a.Pos != (Pos{}) {
-				told(Partition{p.Topic, a.Partition}, p.ID, a.Pos, a.Node)
+				told(Partition{p.Topic, a.Partition}, p.ID, a.Pos, "an ack of "+a.Node)
 			}
 		}
 	}
