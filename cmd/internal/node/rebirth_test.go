@@ -1,0 +1,145 @@
+package node
+
+import (
+	"os"
+	"testing"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+	"github.com/twmb/franz-go/pkg/kversion"
+)
+
+// A cluster whose disks are all gone takes its epochs up again from the metadata in the group's commits:
+// clients go on where they were, without loss or repeat, also those that have what was given out after the
+// last commit.
+func TestEveryDiskLost(t *testing.T) {
+	eachKafka(t, func(t *testing.T, k *aKafka) {
+		const partitions = 4
+		topic := k.topic(t, partitions, nil)
+		c := startCluster(t, k, 3, topic, nil)
+		g := newGate()
+		next := func(from int) func(int) string { return func(i int) string { g.wait(); return c.addr(from + i) } }
+		all := watch(t, "/"+topic+"/*", 0, next(0))
+		one := watch(t, "/"+topic+"/key-3", 0, next(1))
+		t.Cleanup(g.open)
+		cl := k.client(t, kgo.MaxVersions(kversion.V2_8_0())) // later ones name topics by id
+
+		// The commits as they are before the last records are given out, in the same epochs: had the
+		// nodes been killed, they would be Kafka's last.
+		sent := 0
+		var old *kmsg.OffsetFetchResponse
+		for i := 0; ; i++ {
+			produce(t, k, topic, 20, 100, "a")
+			sent += 100
+			before := c.epochs(topic)
+			eventually(t, "commits of every partition", func() bool {
+				old = fetchCommits(t, cl, c.group, topic, partitions)
+				return committed(old) == partitions
+			})
+			produce(t, k, topic, 20, 100, "b")
+			sent += 100
+			eventually(t, "the records", func() bool { return all.count() == sent })
+			if after := c.epochs(topic); after == before {
+				break
+			} else if i == 20 {
+				t.Fatalf("the coordinators do not settle: epochs %v, then %v", before, after)
+			}
+		}
+		g.shut()
+		for i := range c.nodes {
+			c.stop(i)
+		}
+		storeCommits(t, cl, c.group, old)
+		for _, a := range c.nodes {
+			if err := os.RemoveAll(a.cfg.DataDir); err != nil {
+				t.Fatal(err)
+			}
+		}
+		produce(t, k, topic, 20, 100, "while dead")
+
+		for i := range c.nodes {
+			c.start(i)
+		}
+		c.waitReady()
+		subs := []int{all.subscriptions(), one.subscriptions()}
+		g.open()
+		eventually(t, "both to resume", func() bool { return all.subscriptions() > subs[0] && one.subscriptions() > subs[1] })
+		produce(t, k, topic, 20, 100, "reborn")
+		checkCuts(t, k, topic, all, one)
+		for _, e := range c.epochs(topic) {
+			if e < 1000 {
+				t.Errorf("epoch %d of the new life is not far from those of the old", e)
+			}
+		}
+	})
+}
+
+// epochs are the epochs in force, as node 0 knows them.
+func (c *aCluster) epochs(topic string) (epochs [4]uint64) {
+	for _, p := range c.nodes[0].node.bridge.PartitionStatuses() {
+		if p.Topic == topic {
+			epochs[p.Partition] = uint64(p.Epoch)
+		}
+	}
+	return epochs
+}
+
+func fetchCommits(t *testing.T, cl *kgo.Client, group, topic string, partitions int32) *kmsg.OffsetFetchResponse {
+	t.Helper()
+	req := kmsg.NewPtrOffsetFetchRequest()
+	req.Group = group
+	rt := kmsg.NewOffsetFetchRequestTopic()
+	rt.Topic = topic
+	for p := range partitions {
+		rt.Partitions = append(rt.Partitions, p)
+	}
+	req.Topics = append(req.Topics, rt)
+	res, err := req.RequestWith(t.Context(), cl)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return res
+}
+
+// committed is for how many partitions there is an offset.
+func committed(res *kmsg.OffsetFetchResponse) (n int) {
+	for _, rt := range res.Topics {
+		for _, p := range rt.Partitions {
+			if p.ErrorCode == 0 && p.Offset > 0 && p.Metadata != nil && *p.Metadata != "" {
+				n++
+			}
+		}
+	}
+	return n
+}
+
+// storeCommits writes commits of a group that has no members.
+func storeCommits(t *testing.T, cl *kgo.Client, group string, old *kmsg.OffsetFetchResponse) {
+	t.Helper()
+	req := kmsg.NewPtrOffsetCommitRequest()
+	req.Group, req.Generation = group, -1
+	for _, from := range old.Topics {
+		rt := kmsg.NewOffsetCommitRequestTopic()
+		rt.Topic = from.Topic
+		for _, p := range from.Partitions {
+			rp := kmsg.NewOffsetCommitRequestTopicPartition()
+			rp.Partition, rp.Offset, rp.Metadata = p.Partition, p.Offset, p.Metadata
+			rt.Partitions = append(rt.Partitions, rp)
+		}
+		req.Topics = append(req.Topics, rt)
+	}
+	eventually(t, "the group to take commits from outside", func() bool { // once its members are gone
+		res, err := req.RequestWith(t.Context(), cl)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, rt := range res.Topics {
+			for _, p := range rt.Partitions {
+				if p.ErrorCode != 0 {
+					return false
+				}
+			}
+		}
+		return true
+	})
+}
