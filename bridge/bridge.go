@@ -205,7 +205,7 @@ func (b *Bridge) TopicsChanged(topics map[string]TopicMeta) {
 	}
 	b.mu.Unlock()
 	for _, l := range leads {
-		l.poke()
+		l.look()
 	}
 	if b.onTopics != nil {
 		b.onTopics()

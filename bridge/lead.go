@@ -2,7 +2,6 @@ package bridge
 
 import (
 	"context"
-	"errors"
 	"sync"
 	"time"
 )
@@ -25,6 +24,7 @@ type lead struct {
 	fetched []fetchedRun
 	lost    []outOfRange
 	restart map[TopicPartition]uint64 // partitions to read again from the ledger, by the run that failed
+	stale   bool                      // the topics or a partition's beginning have changed since the last follow
 
 	lag map[TopicPartition]int64 // offsets in Kafka not yet fetched, as of the last fetch
 
@@ -57,29 +57,6 @@ type outOfRange struct {
 	leaderEnd        Offset
 }
 
-// A proposal is one entry on its way through Raft, and the Fetched it completes or the partition it makes
-// a note of.
-type proposal struct {
-	future Future
-	parts  []proposed
-	noted  *TopicPartition
-}
-
-type proposed struct {
-	tp   TopicPartition
-	run  uint64
-	last bool // the Fetched ends with this piece: give it back
-}
-
-const (
-	// maxEntryBytes is where an entry is closed; one record alone may exceed it.
-	maxEntryBytes = 256 << 10
-	// maxProposals bounds what settle has not seen the end of.
-	maxProposals = 64
-	// retryStart is the pause after Kafka or Raft refused something a partition needs to begin.
-	retryStart = 250 * time.Millisecond
-)
-
 // Lead implements StateMachine: it holds the coordinator's role until ctx ends.
 func (b *Bridge) Lead(ctx context.Context, group GroupID, term Term) {
 	select {
@@ -96,6 +73,7 @@ func (b *Bridge) Lead(ctx context.Context, group GroupID, term Term) {
 		wake:    make(chan struct{}, 1),
 		queue:   make(chan proposal, maxProposals),
 		restart: make(map[TopicPartition]uint64),
+		stale:   true,
 		lag:     make(map[TopicPartition]int64),
 		reads:   make(map[TopicPartition]*readState),
 		noting:  make(map[TopicPartition]bool),
@@ -170,7 +148,15 @@ func (b *Bridge) cannotGoOn(o outOfRange) {
 	l.poke()
 }
 
-// poke makes run look again.
+// look makes run look at everything again: the topics, or what is known of a partition, have changed.
+func (l *lead) look() {
+	l.mu.Lock()
+	l.stale = true
+	l.mu.Unlock()
+	l.poke()
+}
+
+// poke makes run take what was fetched.
 func (l *lead) poke() {
 	select {
 	case l.wake <- struct{}{}:
@@ -188,13 +174,25 @@ func (l *lead) run() {
 	starting := &starter{l: l, busy: make(map[TopicPartition]bool)}
 	defer starting.wg.Wait()
 	for l.ctx.Err() == nil {
-		l.follow(starting)
+		if l.due() {
+			l.follow(starting)
+		}
 		l.propose()
 		select {
 		case <-l.wake:
 		case <-l.ctx.Done():
 		}
 	}
+}
+
+// due says whether follow has anything to do. It looks at every partition of the group, which is too much
+// to do for each Fetched.
+func (l *lead) due() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	due := l.stale || len(l.lost) > 0 || len(l.restart) > 0
+	l.stale = false
+	return due
 }
 
 // follow brings what is read in line with the topics there are and with what went wrong.
@@ -285,128 +283,6 @@ func (l *lead) proposeOps(ops ...op) Future {
 	return l.b.cfg.Replicator.Propose(l.group, b)
 }
 
-// propose packs what was fetched into entries, as many records to one as fit, and proposes them.
-func (l *lead) propose() {
-	l.mu.Lock()
-	fetched := l.fetched
-	l.fetched = nil
-	l.mu.Unlock()
-	entry := newEntry(4096)
-	var parts []proposed
-	flush := func() {
-		if len(parts) == 0 {
-			return
-		}
-		l.queue <- proposal{future: l.b.cfg.Replicator.Propose(l.group, entry), parts: parts} // settle always takes
-		entry, parts = newEntry(4096), nil
-	}
-	for _, f := range fetched {
-		r := l.reads[f.TP]
-		if r == nil || r.run != f.run {
-			l.b.feed.Done(f.TP, f.run)
-			continue
-		}
-		if p := l.b.started(f.TP); p != nil {
-			l.checkKeys(p, f.Records)
-		}
-		for from, rest := f.From, f.Records; ; {
-			n := fits(rest, maxEntryBytes-len(entry))
-			if n == 0 && len(rest) > 0 {
-				if len(parts) > 0 {
-					flush()
-					continue
-				}
-				n = 1
-			}
-			o := &batchOp{TP: f.TP, From: from, Next: f.Next, Leader: f.Leader, Records: rest[:n]}
-			if n < len(rest) {
-				o.Next = rest[n-1].Offset + 1
-			}
-			entry = o.appendTo(entry)
-			rest, from = rest[n:], o.Next
-			parts = append(parts, proposed{f.TP, f.run, len(rest) == 0})
-			if len(rest) == 0 {
-				break
-			}
-		}
-	}
-	flush()
-}
-
-// fits returns how many of the records take at most size bytes in an entry.
-func fits(records []Record, size int) int {
-	for i := range records {
-		r := &records[i]
-		size -= len(r.Key) + len(r.Value) + 40
-		for _, h := range r.Headers {
-			size -= len(h.Key) + len(h.Value) + 10
-		}
-		if size < 0 {
-			return i
-		}
-	}
-	return len(records)
-}
-
-// checkKeys looks for a key outside its murmur2 partition; the ledger of a topic that has one says so
-// before the record does.
-func (l *lead) checkKeys(p *partition, records []Record) {
-	var known bool
-	var partitions int32
-	p.view(func(led *ledger) { known, partitions = led.scattered, led.partitions })
-	if known || l.b.cfg.AnyPartitioner || partitions < 1 {
-		return
-	}
-	for i := range records {
-		if k := records[i].Key; k != nil && PartitionFor(k, partitions) != p.tp.Partition {
-			l.note(&noteOp{TP: p.tp, Partitions: partitions, Scattered: true})
-			return
-		}
-	}
-}
-
-// settle waits for the proposals in order, gives Fetched back, and has partitions read again whose
-// proposals failed or did not fit.
-func (l *lead) settle() {
-	for p := range l.queue {
-		res, err := p.future.Wait()
-		results, _ := res.([]opResult)
-		if p.noted != nil {
-			l.mu.Lock()
-			delete(l.noting, *p.noted)
-			l.mu.Unlock()
-			l.poke()
-		}
-		for i, part := range p.parts {
-			again := err != nil || i >= len(results) || results[i].Refused
-			if part.last {
-				l.b.feed.Done(part.tp, part.run)
-			}
-			if again {
-				l.mu.Lock()
-				l.restart[part.tp] = part.run
-				l.mu.Unlock()
-			}
-			if i < len(results) && !again {
-				l.pub.reached(part.tp, results[i].Next)
-			}
-		}
-		if err != nil {
-			// The role ends in a moment if leadership is gone; if it is not (a transfer that failed,
-			// say), this keeps the new attempt from spinning.
-			pause(l.ctx, 20*time.Millisecond)
-			l.poke()
-			continue
-		}
-		l.mu.Lock()
-		again := len(l.restart) > 0
-		l.mu.Unlock()
-		if again {
-			l.poke()
-		}
-	}
-}
-
 // pause waits for d or until ctx ends; it reports whether ctx still lives.
 func pause(ctx context.Context, d time.Duration) bool {
 	t := time.NewTimer(d)
@@ -417,137 +293,4 @@ func pause(ctx context.Context, d time.Duration) bool {
 	case <-ctx.Done():
 		return false
 	}
-}
-
-// A starter finds out where partitions begin, which may mean asking Kafka, without holding up those
-// that are being read.
-type starter struct {
-	l    *lead
-	wg   sync.WaitGroup
-	mu   sync.Mutex
-	busy map[TopicPartition]bool
-}
-
-// start has a partition read: at once when its ledger is there, after agreeing on its beginning when
-// it is not.
-func (s *starter) start(tp TopicPartition, m TopicMeta) {
-	s.mu.Lock()
-	busy := s.busy[tp]
-	s.mu.Unlock()
-	if busy {
-		return
-	}
-	if p := s.l.b.started(tp); p != nil {
-		var topic TopicID
-		p.view(func(led *ledger) { topic = led.topic })
-		if topic == m.ID || topic.IsZero() || m.ID.IsZero() {
-			s.l.read(tp, m.ID)
-			return
-		}
-	}
-	s.background(tp, func(ctx context.Context) error { return s.begin(ctx, tp, m) })
-}
-
-// errTopicStale: topic discovery has yet to find that a topic was created again.
-var errTopicStale = errors.New("the topic was created again, its description is still the old one")
-
-// recover opens a new epoch where Kafka's log no longer has the ledger's next offset.
-func (s *starter) recover(o outOfRange) {
-	s.background(o.tp, func(ctx context.Context) error {
-		m, ok := s.l.b.topicMeta(o.tp.Topic)
-		p := s.l.b.started(o.tp)
-		if p == nil || !ok {
-			return nil
-		}
-		// The log of a topic that was created again looks like a truncated one, but all of it is new.
-		if ids := s.l.b.cfg.TopicIDs; ids != nil && !m.ID.IsZero() {
-			ask, cancel := context.WithTimeout(ctx, 10*time.Second)
-			defer cancel()
-			switch id, err := ids.TopicID(ask, o.tp.Topic); {
-			case err != nil:
-				return err
-			case !id.IsZero() && id != m.ID:
-				return errTopicStale
-			}
-		}
-		reset := &resetOp{TP: o.tp, Topic: m.ID}
-		var topic TopicID
-		parts := Offset(0)
-		p.view(func(led *ledger) {
-			reset.Expect, topic = led.next(), led.topic
-			parts = led.leaders.parts(o.leader, o.leaderEnd, led.next())
-		})
-		switch {
-		case topic != m.ID && !topic.IsZero() && !m.ID.IsZero():
-			return nil // start sees to it
-		case o.diverged && parts >= reset.Expect:
-			return nil // the ledger has not come to where the log parts
-		case o.diverged:
-			reset.First, reset.Reason = parts, ReasonTruncated
-		case reset.Expect < o.logStart:
-			reset.First, reset.Reason = o.logStart, ReasonEvicted
-		case reset.Expect > o.logEnd:
-			reset.First, reset.Reason = o.logEnd, ReasonTruncated
-		default:
-			return nil // Kafka has it again
-		}
-		_, err := s.l.proposeOps(reset).Wait()
-		return err
-	})
-}
-
-// background runs f until it succeeds, and then has the coordinator look at the partition again.
-func (s *starter) background(tp TopicPartition, f func(ctx context.Context) error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.busy[tp] {
-		return
-	}
-	s.busy[tp] = true
-	s.wg.Go(func() {
-		logged := ""
-		for {
-			err := f(s.l.ctx)
-			if err == nil || s.l.ctx.Err() != nil {
-				break
-			}
-			if err.Error() != logged && !errors.Is(err, ErrNotCoordinator) {
-				logged = err.Error()
-				s.l.b.log.Warn().Err(err).Str("topic", tp.Topic).Int32("partition", tp.Partition).
-					Msg("cannot begin to read yet: trying again")
-			}
-			pause(s.l.ctx, retryStart)
-			if m, ok := s.l.b.topicMeta(tp.Topic); !ok || tp.Partition >= m.Partitions {
-				break // gone meanwhile
-			}
-		}
-		s.mu.Lock()
-		delete(s.busy, tp)
-		s.mu.Unlock()
-		s.l.poke()
-	})
-}
-
-// begin agrees on where a partition starts, or on its new beginning when Kafka has another topic under
-// the name.
-func (s *starter) begin(ctx context.Context, tp TopicPartition, m TopicMeta) error {
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
-	defer cancel()
-	p := s.l.b.started(tp)
-	if p == nil {
-		o, err := s.l.b.begin(ctx, tp, m)
-		if err != nil {
-			return err
-		}
-		_, err = s.l.proposeOps(o).Wait()
-		return err
-	}
-	first, err := s.l.b.cfg.Offsets.Earliest(ctx, tp)
-	if err != nil {
-		return err
-	}
-	reset := &resetOp{TP: tp, Topic: m.ID, First: first, Reason: ReasonTruncated}
-	p.view(func(led *ledger) { reset.Expect = led.next() })
-	_, err = s.l.proposeOps(reset).Wait()
-	return err
 }

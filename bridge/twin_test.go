@@ -13,7 +13,6 @@ type twin struct {
 	topic      TopicID
 	term       Term
 	partitions int32
-	scattered  bool
 	epoch      Epoch   // in force
 	oldest     Epoch   // the first that the ledger still knows
 	opened     []Epoch // since that one

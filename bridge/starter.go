@@ -1,0 +1,144 @@
+package bridge
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+)
+
+// retryStart is the pause after Kafka or Raft refused something a partition needs to begin.
+const retryStart = 250 * time.Millisecond
+
+// A starter finds out where partitions begin, which may mean asking Kafka, without holding up those
+// that are being read.
+type starter struct {
+	l    *lead
+	wg   sync.WaitGroup
+	mu   sync.Mutex
+	busy map[TopicPartition]bool
+}
+
+// start has a partition read: at once when its ledger is there, after agreeing on its beginning when
+// it is not.
+func (s *starter) start(tp TopicPartition, m TopicMeta) {
+	s.mu.Lock()
+	busy := s.busy[tp]
+	s.mu.Unlock()
+	if busy {
+		return
+	}
+	if p := s.l.b.started(tp); p != nil {
+		var topic TopicID
+		p.view(func(led *ledger) { topic = led.topic })
+		if topic == m.ID || topic.IsZero() || m.ID.IsZero() {
+			s.l.read(tp, m.ID)
+			return
+		}
+	}
+	s.background(tp, func(ctx context.Context) error { return s.begin(ctx, tp, m) })
+}
+
+// errTopicStale: topic discovery has yet to find that a topic was created again.
+var errTopicStale = errors.New("the topic was created again, its description is still the old one")
+
+// recover opens a new epoch where Kafka's log no longer has the ledger's next offset.
+func (s *starter) recover(o outOfRange) {
+	s.background(o.tp, func(ctx context.Context) error {
+		m, ok := s.l.b.topicMeta(o.tp.Topic)
+		p := s.l.b.started(o.tp)
+		if p == nil || !ok {
+			return nil
+		}
+		// The log of a topic that was created again looks like a truncated one, but all of it is new.
+		if ids := s.l.b.cfg.TopicIDs; ids != nil && !m.ID.IsZero() {
+			ask, cancel := context.WithTimeout(ctx, 10*time.Second)
+			defer cancel()
+			switch id, err := ids.TopicID(ask, o.tp.Topic); {
+			case err != nil:
+				return err
+			case !id.IsZero() && id != m.ID:
+				return errTopicStale
+			}
+		}
+		reset := &resetOp{TP: o.tp, Topic: m.ID}
+		var topic TopicID
+		parts := Offset(0)
+		p.view(func(led *ledger) {
+			reset.Expect, topic = led.next(), led.topic
+			parts = led.leaders.parts(o.leader, o.leaderEnd, led.next())
+		})
+		switch {
+		case topic != m.ID && !topic.IsZero() && !m.ID.IsZero():
+			return nil // start sees to it
+		case o.diverged && parts >= reset.Expect:
+			return nil // the ledger has not come to where the log parts
+		case o.diverged:
+			reset.First, reset.Reason = parts, ReasonTruncated
+		case reset.Expect < o.logStart:
+			reset.First, reset.Reason = o.logStart, ReasonEvicted
+		case reset.Expect > o.logEnd:
+			reset.First, reset.Reason = o.logEnd, ReasonTruncated
+		default:
+			return nil // Kafka has it again
+		}
+		_, err := s.l.proposeOps(reset).Wait()
+		return err
+	})
+}
+
+// background runs f until it succeeds, and then has the coordinator look at the partition again.
+func (s *starter) background(tp TopicPartition, f func(ctx context.Context) error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.busy[tp] {
+		return
+	}
+	s.busy[tp] = true
+	s.wg.Go(func() {
+		logged := ""
+		for {
+			err := f(s.l.ctx)
+			if err == nil || s.l.ctx.Err() != nil {
+				break
+			}
+			if err.Error() != logged && !errors.Is(err, ErrNotCoordinator) {
+				logged = err.Error()
+				s.l.b.log.Warn().Err(err).Str("topic", tp.Topic).Int32("partition", tp.Partition).
+					Msg("cannot begin to read yet: trying again")
+			}
+			pause(s.l.ctx, retryStart)
+			if m, ok := s.l.b.topicMeta(tp.Topic); !ok || tp.Partition >= m.Partitions {
+				break // gone meanwhile
+			}
+		}
+		s.mu.Lock()
+		delete(s.busy, tp)
+		s.mu.Unlock()
+		s.l.look()
+	})
+}
+
+// begin agrees on where a partition starts, or on its new beginning when Kafka has another topic under
+// the name.
+func (s *starter) begin(ctx context.Context, tp TopicPartition, m TopicMeta) error {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	p := s.l.b.started(tp)
+	if p == nil {
+		o, err := s.l.b.begin(ctx, tp, m)
+		if err != nil {
+			return err
+		}
+		_, err = s.l.proposeOps(o).Wait()
+		return err
+	}
+	first, err := s.l.b.cfg.Offsets.Earliest(ctx, tp)
+	if err != nil {
+		return err
+	}
+	reset := &resetOp{TP: tp, Topic: m.ID, First: first, Reason: ReasonTruncated}
+	p.view(func(led *ledger) { reset.Expect = led.next() })
+	_, err = s.l.proposeOps(reset).Wait()
+	return err
+}
