@@ -129,7 +129,7 @@ func (l *lead) settle() {
 				l.mu.Unlock()
 			}
 			if i < len(results) && !again {
-				l.pub.reached(part.tp, results[i].Next)
+				l.pub.reached(part.tp)
 			}
 		}
 		if err != nil {

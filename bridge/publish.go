@@ -121,8 +121,38 @@ type publishPart struct {
 
 type flight struct {
 	done chan struct{}
-	res  Produced // once done, when err is nil
+	at   landing // once done, when err is nil
 	err  error
+}
+
+// A landing is where a record was written, with what the ledger said before. An offset that the ledger had
+// passed already then is one of another log: Kafka has truncated the partition or made it anew, and the
+// ledger has yet to find out. It has the record only in an epoch that began after.
+type landing struct {
+	offset Offset
+	next   Offset // the ledger's next offset before
+	epoch  Epoch  // and its epoch
+}
+
+// departure returns a landing that lacks its offset yet. lp may be nil.
+func departure(lp *partition) (a landing) {
+	if lp != nil {
+		lp.view(func(l *ledger) {
+			if l.started() {
+				a.next, a.epoch = l.next(), l.head().Epoch
+			}
+		})
+	}
+	return a
+}
+
+// in says whether the ledger has taken the record.
+func (a landing) in(l *ledger) bool {
+	if !l.started() || l.next() <= a.offset {
+		return false
+	}
+	e := l.epochs.at(a.offset)
+	return a.offset >= a.next || (e != nil && e.Epoch > a.epoch)
 }
 
 // maxFlights bounds the message ids of one partition that are on their way to the ledger.
@@ -145,11 +175,11 @@ func (p *publishing) part(tp TopicPartition) *publishPart {
 
 func (p *publishing) publish(ctx context.Context, tp TopicPartition, req PublishRequest) (PublishResult, error) {
 	if req.Mid == "" {
-		produced, err := p.produce(ctx, tp, req)
+		at, err := p.produce(ctx, tp, req)
 		if err != nil {
 			return PublishResult{}, err
 		}
-		return p.result(ctx, tp, req, produced.Offset, false)
+		return p.result(ctx, tp, req, at, false)
 	}
 	part := p.part(tp)
 	if err := p.settle(ctx, tp, part); err != nil {
@@ -164,7 +194,7 @@ func (p *publishing) publish(ctx context.Context, tp TopicPartition, req Publish
 	case err != nil:
 		return PublishResult{}, err
 	case f == nil: // the ledger has it
-		return p.result(ctx, tp, req, offset, true)
+		return p.result(ctx, tp, req, landing{offset: offset}, true)
 	case first:
 		// The caller may go away, but what is on its way to Kafka is followed to its end: the next
 		// one with this id waits for it. The deadline stays: what settling took is not to be had again.
@@ -173,13 +203,13 @@ func (p *publishing) publish(ctx context.Context, tp TopicPartition, req Publish
 			end = time.Now().Add(publishTimeout)
 		}
 		pctx, cancel := context.WithDeadline(context.WithoutCancel(ctx), end)
-		f.res, f.err = p.produce(pctx, tp, req)
+		f.at, f.err = p.produce(pctx, tp, req)
 		cancel()
 		p.land(tp, part, key, f)
 		if f.err != nil {
 			return PublishResult{}, f.err
 		}
-		return p.result(ctx, tp, req, f.res.Offset, false)
+		return p.result(ctx, tp, req, f.at, false)
 	}
 	select {
 	case <-f.done:
@@ -189,7 +219,7 @@ func (p *publishing) publish(ctx context.Context, tp TopicPartition, req Publish
 	if f.err != nil {
 		return PublishResult{}, f.err
 	}
-	return p.result(ctx, tp, req, f.res.Offset, true)
+	return p.result(ctx, tp, req, f.at, true)
 }
 
 // ledgerOf returns the partition when its ledger follows what is written to it: a topic that the edge
@@ -244,34 +274,36 @@ func (p *publishing) land(tp TopicPartition, part *publishPart, key midKey, f *f
 	case lp == nil:
 		delete(part.flights, key)
 		if _, seen := part.written.find(key); !seen {
-			part.written.add(key, f.res.Offset)
+			part.written.add(key, f.at.offset)
 		}
 	default:
 		read := false
-		lp.view(func(l *ledger) { read = l.next() > f.res.Offset })
+		lp.view(func(l *ledger) { read = f.at.in(l) })
 		if read {
 			delete(part.flights, key)
 		}
 	}
 }
 
-// reached is told that the ledger of a partition has come to next.
-func (p *publishing) reached(tp TopicPartition, next Offset) {
+// reached is told that the ledger of a partition has moved on.
+func (p *publishing) reached(tp TopicPartition) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	part := p.parts[tp]
-	if part == nil {
+	part, lp := p.parts[tp], p.l.b.started(tp)
+	if part == nil || lp == nil || len(part.flights) == 0 {
 		return
 	}
-	for key, f := range part.flights {
-		select {
-		case <-f.done:
-			if f.err == nil && f.res.Offset < next {
-				delete(part.flights, key)
+	lp.view(func(l *ledger) {
+		for key, f := range part.flights {
+			select {
+			case <-f.done:
+				if f.err == nil && f.at.in(l) {
+					delete(part.flights, key)
+				}
+			default:
 			}
-		default:
 		}
-	}
+	})
 }
 
 // settle waits until the ledger has read what was in Kafka when this coordinator began, so that it
@@ -314,7 +346,7 @@ func (p *publishing) settle(ctx context.Context, tp TopicPartition, part *publis
 }
 
 // produce writes to Kafka.
-func (p *publishing) produce(ctx context.Context, tp TopicPartition, req PublishRequest) (Produced, error) {
+func (p *publishing) produce(ctx context.Context, tp TopicPartition, req PublishRequest) (landing, error) {
 	r := Record{Timestamp: time.Now().UnixMilli(), Key: req.Key, Value: req.Value, Headers: req.Headers}
 	if req.Mid != "" {
 		r.Headers = append(r.Headers[:len(r.Headers):len(r.Headers)], Header{Key: HeaderMid, Value: []byte(req.Mid)})
@@ -322,17 +354,19 @@ func (p *publishing) produce(ctx context.Context, tp TopicPartition, req Publish
 	if req.User != "" {
 		r.Headers = append(r.Headers[:len(r.Headers):len(r.Headers)], Header{Key: HeaderUser, Value: []byte(req.User)})
 	}
+	at := departure(p.ledgerOf(tp))
 	produced, err := p.l.b.cfg.Producer.Produce(ctx, tp, r)
 	var rejected *RejectedError
 	switch {
 	case err == nil:
-		return produced, nil
+		at.offset = produced.Offset
+		return at, nil
 	case errors.As(err, &rejected) && rejected.TooLarge:
-		return Produced{}, p.tooLarge(ctx, tp, rejected.Err)
+		return landing{}, p.tooLarge(ctx, tp, rejected.Err)
 	case errors.As(err, &rejected):
-		return Produced{}, err
+		return landing{}, err
 	}
-	return Produced{}, unavailable(fmt.Errorf("write to %v: %w", tp, err))
+	return landing{}, unavailable(fmt.Errorf("write to %v: %w", tp, err))
 }
 
 // limitTimeout bounds the question for the limit that a record was over: the answer to the client is known.
@@ -355,8 +389,8 @@ func (p *publishing) tooLarge(ctx context.Context, tp TopicPartition, why error)
 }
 
 // result makes the answer, after waiting for the edge cluster's commit where that was asked for.
-func (p *publishing) result(ctx context.Context, tp TopicPartition, req PublishRequest, o Offset, duplicate bool) (PublishResult, error) {
-	res := PublishResult{Partition: tp.Partition, Offset: o, Duplicate: duplicate}
+func (p *publishing) result(ctx context.Context, tp TopicPartition, req PublishRequest, at landing, duplicate bool) (PublishResult, error) {
+	res := PublishResult{Partition: tp.Partition, Offset: at.offset, Duplicate: duplicate}
 	lp := p.ledgerOf(tp)
 	if req.Ack == AckReplicated {
 		for lp == nil {
@@ -365,7 +399,7 @@ func (p *publishing) result(ctx context.Context, tp TopicPartition, req PublishR
 			}
 			lp = p.ledgerOf(tp)
 		}
-		if err := lp.wait(ctx, func(l *ledger) bool { return l.next() > o }); err != nil {
+		if err := lp.wait(ctx, at.in); err != nil {
 			return PublishResult{}, unavailable(fmt.Errorf("written to Kafka, not yet agreed on by the edge: %w", err))
 		}
 	}
@@ -373,10 +407,10 @@ func (p *publishing) result(ctx context.Context, tp TopicPartition, req PublishR
 		return res, nil
 	}
 	lp.view(func(l *ledger) {
-		if l.next() <= o {
+		if !at.in(l) {
 			return
 		}
-		if req.Mid != "" && l.isDropped(o) { // a repeat that a failover let through: answer with the first
+		if req.Mid != "" && l.isDropped(at.offset) { // a repeat that a failover let through: answer with the first
 			if first, ok := l.mids.find(keyOfMid(req.User, req.Mid)); ok {
 				res.Offset, res.Duplicate = first, true
 			}

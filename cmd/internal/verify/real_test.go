@@ -24,9 +24,6 @@ func TestRunWithRemovalsFromKafka(t *testing.T) {
 			t.Run(string(m.kind), func(t *testing.T) {
 				o := options(t, c, topic)
 				o.Duration = 2500 * time.Millisecond
-				if m.kind == Recreated {
-					o.Publishers = -1 // the edge refuses publishes to a topic that is not there
-				}
 				d, err := New(o)
 				if err != nil {
 					t.Fatal(err)
