@@ -29,10 +29,10 @@ unit: ## all tests without the race detector, real Kafka included
 race: ## the tests again with the race detector where goroutines meet
 	TIDEWIRE_TEST_KAFKA=off $(GO) test -race -timeout 6m ./bridge/ ./cache/ ./replication/ ./wsedge/ ./clients/go/ ./cmd/internal/node/
 
-fuzz: ## each fuzz target for FUZZTIME
-	@set -e; for pkg in $$($(GO) list ./...); do \
-	  for f in $$($(GO) test -list '^Fuzz' $$pkg 2>/dev/null | grep '^Fuzz' || true); do \
-	    echo "fuzz $$f ($$pkg)"; $(GO) test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) $$pkg; done; done
+fuzz: ## each fuzz target for FUZZTIME, two at a time
+	@for pkg in $$(git grep -l '^func Fuzz' -- '*_test.go' | xargs -n1 dirname | sort -u); do \
+	  sed -n 's/^func \(Fuzz[A-Za-z0-9_]*\).*/\1/p' $$pkg/*_test.go | sed "s|^|./$$pkg |"; done | \
+	  xargs -P 2 -L 1 sh -c 'out=$$($(GO) test -run "^$$" -fuzz "^$$1\$$" -fuzztime $(FUZZTIME) $$0 2>&1) && echo "$$out" | tail -n 1 | sed "s|^|fuzz $$1: |" || { echo "$$out"; exit 255; }'
 
 bench: ## the benchmarks of the packages
 	$(GO) test -run '^$$' -bench . -benchmem ./bridge/ ./cache/ ./wsedge/ ./kafkaio/ ./replication/
