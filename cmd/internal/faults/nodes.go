@@ -343,27 +343,32 @@ func (c *Nodes) Coordinators(ctx context.Context, topic string, partitions int) 
 	return out, err
 }
 
-// Settled waits until every node that runs leads part of the groups: leaderships have moved back.
+// Settled waits until every partition has a coordinator and every node that runs leads a share of the Raft
+// groups: leaderships have moved back.
 func (c *Nodes) Settled(ctx context.Context, topic string, partitions int) error {
+	if _, err := c.Coordinators(ctx, topic, partitions); err != nil {
+		return err
+	}
 	ctx, cancel := context.WithTimeout(ctx, nodesReady)
 	defer cancel()
 	return poll(ctx, func() error {
-		by, err := c.Coordinators(ctx, topic, partitions)
-		if err != nil {
-			return err
-		}
-		lead := map[string]bool{}
-		for _, n := range by {
-			lead[n] = true
-		}
-		running := 0
-		for _, n := range c.list {
-			if n.proc != nil && n.proc.running() {
-				running++
+		for i, n := range c.list {
+			if n.proc == nil || !n.proc.running() {
+				continue
 			}
-		}
-		if len(lead) < min(running, partitions) {
-			return fmt.Errorf("only %d of %d nodes coordinate partitions: %v", len(lead), running, by)
+			s, err := c.Status(ctx, i)
+			if err != nil {
+				return fmt.Errorf("status of %s: %w", n.name, err)
+			}
+			leads := 0
+			for _, g := range s.Groups {
+				if string(g.Leader) == n.name {
+					leads++
+				}
+			}
+			if leads < len(s.Groups)/len(c.list) {
+				return fmt.Errorf("%s leads %d of %d groups", n.name, leads, len(s.Groups))
+			}
 		}
 		return nil
 	})

@@ -49,6 +49,7 @@ type Rig struct {
 	Parts  int
 	Rand   *rand.Rand // seeded: everything that a scenario chooses comes from here
 	Events []Event
+	Marks  []Mark
 	Kills  int // processes killed
 	tell   func(format string, args ...any)
 }
@@ -57,6 +58,12 @@ type Rig struct {
 type Event struct {
 	At   time.Duration
 	What string
+}
+
+// Mark is a time of which the longest silence is of interest.
+type Mark struct {
+	Kind     string
+	From, To time.Duration
 }
 
 // Note records what is about to be done.

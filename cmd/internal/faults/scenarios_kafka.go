@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"time"
+
+	"github.com/tidewire/tidewire/cmd/internal/verify"
 )
 
 // kafkaScenarios are those in which Kafka fails or is changed.
@@ -15,6 +17,8 @@ func kafkaScenarios() []Scenario {
 		{Name: "kafka-away", About: "all brokers hang for 20 s", Run: kafkaAway},
 		{Name: "kafka-restart", About: "all brokers are stopped at once and started again", Run: kafkaRestart},
 		{Name: "more-partitions", About: "the topic gains partitions", Run: morePartitions},
+		{Name: "topic-recreated", About: "the topic is deleted and created again with the same name", Run: topicRecreated},
+		{Name: "records-deleted", About: "the records of all partitions are deleted while clients resume and read slowly", Run: repeat(3, recordsDeleted)},
 	}
 }
 
@@ -86,4 +90,34 @@ func morePartitions(ctx context.Context, r *Rig) error {
 	}
 	r.Note("from %d to %d partitions", r.Parts, r.Parts+3)
 	return errors.Join(r.Kafka.AddPartitions(ctx, r.Topic, r.Parts+3), r.Sleep(ctx, 8*time.Second))
+}
+
+func topicRecreated(ctx context.Context, r *Rig) error {
+	if err := r.Sleep(ctx, 4*time.Second); err != nil {
+		return err
+	}
+	r.Note("delete the topic")
+	if err := r.Kafka.DeleteTopic(ctx, r.Topic); err != nil {
+		return err
+	}
+	if err := r.Pause(ctx, 0, 3*time.Second); err != nil {
+		return err
+	}
+	r.Note("create it again")
+	return errors.Join(r.Kafka.CreateTopic(ctx, r.Topic, r.Parts, nil), r.Sleep(ctx, 8*time.Second))
+}
+
+func recordsDeleted(ctx context.Context, r *Rig) error {
+	ends, err := r.Kafka.End(ctx, r.Topic, r.Parts)
+	if err != nil {
+		return err
+	}
+	r.Note("delete everything before %v", ends)
+	for p, end := range ends {
+		r.Load.Removed(verify.Removal{Partition: verify.Partition{Topic: r.Topic, Index: p}, Kind: verify.Deleted, To: end})
+		if err := r.Kafka.DeleteRecords(ctx, r.Topic, p, end); err != nil {
+			return err
+		}
+	}
+	return nil
 }

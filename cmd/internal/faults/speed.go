@@ -1,0 +1,110 @@
+package faults
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/tidewire/tidewire/cmd/internal/verify"
+)
+
+// speedScenarios measure how long subscribers on living nodes wait for a record after a coordinator has died,
+// at 500 records a second, with few clients, so that as little as can be of the machine is theirs.
+func speedScenarios() []Scenario {
+	light := func(o *verify.Options) {
+		o.Rate, o.PublishRate, o.Publishers, o.KeySubs = 500, 10, 2, 3
+		o.Roamers, o.SlowSubs, o.Histories, o.CutEvery = -1, -1, -1, -1
+	}
+	return []Scenario{
+		{Name: "speed-kill", About: "kill −9 of a coordinator, 50 times, at 500 records/s", Load: light,
+			Run: rounds(50, "kill −9", func(ctx context.Context, r *Rig, i int) error {
+				r.Nodes.Kill(i)
+				r.Kills++
+				return nil
+			}), Measure: silencesOf("kill −9", "back")},
+		{Name: "speed-sigterm", About: "SIGTERM of a coordinator, 15 times, at 500 records/s", Load: light,
+			Run:     rounds(15, "SIGTERM", func(_ context.Context, r *Rig, i int) error { return r.Nodes.Stop(i) }),
+			Measure: silencesOf("SIGTERM", "back")},
+		{Name: "speed-sigstop", About: "SIGSTOP of a coordinator for 4 s, 10 times, at 500 records/s", Load: light,
+			Run: rounds(10, "SIGSTOP", func(ctx context.Context, r *Rig, i int) error {
+				r.Nodes.Freeze(i)
+				err := r.Sleep(ctx, 4*time.Second)
+				r.Nodes.Thaw(i)
+				return err
+			}), Measure: silencesOf("SIGSTOP", "back")},
+	}
+}
+
+// afterwards is how long after an event a silence still counts as its consequence.
+const afterwards = 3 * time.Second
+
+// rounds takes a coordinator away n times, each time when leaderships are back where they belong, and brings
+// it back. What happens meanwhile is marked with kind, and "back" for its return.
+func rounds(n int, kind string, take func(ctx context.Context, r *Rig, i int) error) step {
+	return func(ctx context.Context, r *Rig) error {
+		for range n {
+			if err := r.Pause(ctx, time.Second, 1500*time.Millisecond); err != nil {
+				return err
+			}
+			i, err := r.Coordinator(ctx)
+			if err != nil {
+				return err
+			}
+			r.Note("%s %s", kind, r.Nodes.Name(i))
+			from := r.Load.Now()
+			if err := take(ctx, r, i); err != nil {
+				return err
+			}
+			if err := r.Sleep(ctx, max(0, afterwards-(r.Load.Now()-from))); err != nil {
+				return err
+			}
+			back := r.Load.Now()
+			r.Marks = append(r.Marks, Mark{kind, from, back})
+			if err := r.Nodes.Start(i); err != nil {
+				return err
+			}
+			if err := r.Nodes.WaitReady(ctx); err != nil {
+				return err
+			}
+			if err := r.Nodes.Settled(ctx, r.Topic, r.Parts); err != nil {
+				return err
+			}
+			r.Marks = append(r.Marks, Mark{"back", back, r.Load.Now()})
+		}
+		return r.Sleep(ctx, time.Second)
+	}
+}
+
+// silencesOf makes figures of the longest silence in each mark of some kinds.
+func silencesOf(kinds ...string) func(r *Rig, h verify.History) []Figure {
+	return func(r *Rig, h verify.History) []Figure {
+		all := verify.Silences(h, 0, h.End)
+		var out []Figure
+		for _, kind := range kinds {
+			var longest []time.Duration
+			for _, m := range r.Marks {
+				if m.Kind != kind {
+					continue
+				}
+				var l time.Duration
+				for _, s := range all {
+					if s.From < m.To && s.From+s.For > m.From {
+						l = max(l, s.For)
+					}
+				}
+				longest = append(longest, l)
+			}
+			if longest == nil {
+				continue
+			}
+			slices.Sort(longest)
+			name := "longest silence after " + kind
+			if kind == "back" {
+				name = "longest silence while the node comes back and leaderships return"
+			}
+			out = append(out, Figure{Name: name, Value: fmt.Sprintf("median %v, 90%% %v, worst %v of %d", ms(longest[len(longest)/2]), ms(longest[len(longest)*9/10]), ms(longest[len(longest)-1]), len(longest))})
+		}
+		return out
+	}
+}
