@@ -78,6 +78,8 @@ type Config struct {
 	// PingEvery is the period of the liveness bytes, and Silence how long a peer may leave them
 	// unanswered. Silence ends PeerAlive. Default 200 ms and 800 ms.
 	PingEvery, Silence time.Duration
+	// NewcomerWait is how long a node that lost its data may keep its vote back (newcomer.go). Default 10 s.
+	NewcomerWait time.Duration
 	// SnapshotBytes is how much may be applied to a group before its log is cut. Default 64 MiB.
 	SnapshotBytes int64
 	// SnapshotEntries is the same in entries. Default 8192.
@@ -104,6 +106,7 @@ func (c *Config) defaults() {
 	def(&c.WriteTimeout, 10*time.Second)
 	def(&c.PingEvery, 200*time.Millisecond)
 	def(&c.Silence, 800*time.Millisecond)
+	def(&c.NewcomerWait, 10*time.Second)
 	if c.SnapshotBytes == 0 {
 		c.SnapshotBytes = 64 << 20
 	}

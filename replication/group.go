@@ -78,7 +78,7 @@ func openGroup(n *Node, id bridge.GroupID) (_ *group, err error) {
 		// (hashicorp/raft#612), and hardly helps on a near network.
 		MaxRPCsInFlight:       1,
 		ServerAddressProvider: n.addrs,
-	}), n.draining.Load)
+	}), n.draining.Load, func() bool { return n.newcomer.mayVote(id) }, func() bool { return n.newcomer.mayLead(id) })
 	undo = append(undo, func() { _ = g.transport.Close() })
 
 	g.nudges = newNudger(g, n.others, func(p Peer) bool { return n.PeerAlive(p.ID) })
@@ -142,6 +142,9 @@ func (g *group) bootstrap(conf *raft.Config, stable raft.StableStore) error {
 	if has {
 		return nil
 	}
+	if err := g.node.newcomer.empty(g.id); err != nil {
+		return err
+	}
 	var servers []raft.Server
 	for _, p := range g.node.members {
 		servers = append(servers, raft.Server{Suffrage: raft.Voter, ID: raft.ServerID(p.ID), Address: raft.ServerAddress(p.Addr)})
@@ -173,6 +176,9 @@ func (g *group) leader() (bridge.NodeID, bool) {
 // yet) for one to two election timeouts, and would not hear the call before. What calls it back is what
 // a candidate of a higher term with nothing in its log would send: it ends the election and gets no vote.
 func (g *group) campaign(timeout time.Duration) bool {
+	if !g.node.newcomer.mayLead(g.id) {
+		return false
+	}
 	if g.raft.State() == raft.Candidate {
 		self := g.node.cfg.NodeID
 		g.transport.tell(&raft.RequestVoteRequest{

@@ -28,10 +28,15 @@ type guard struct {
 	once     sync.Once
 	wg       sync.WaitGroup
 	draining func() bool
+	mayVote  func() bool // see newcomer.go
+	mayLead  func() bool
 }
 
-func newGuard(t *raft.NetworkTransport, draining func() bool) *guard {
-	g := &guard{NetworkTransport: t, out: make(chan raft.RPC), done: make(chan struct{}), draining: draining}
+func newGuard(t *raft.NetworkTransport, draining, mayVote, mayLead func() bool) *guard {
+	g := &guard{
+		NetworkTransport: t, out: make(chan raft.RPC), done: make(chan struct{}),
+		draining: draining, mayVote: mayVote, mayLead: mayLead,
+	}
 	g.wg.Add(1)
 	go g.run()
 	return g
@@ -44,6 +49,10 @@ func (g *guard) run() {
 		case rpc := <-g.NetworkTransport.Consumer():
 			if err := g.check(rpc); err != nil {
 				rpc.Respond(nil, err)
+				continue
+			}
+			if no := g.noVote(rpc); no != nil {
+				rpc.Respond(no, nil)
 				continue
 			}
 			select {
@@ -67,6 +76,39 @@ func (g *guard) Close() error {
 	g.NetworkTransport.CloseStreams()
 	g.wg.Wait()
 	return err
+}
+
+// noVote is the answer to a candidate while this node may not vote. It names no term: the candidate learns
+// nothing from us.
+func (g *guard) noVote(rpc raft.RPC) any {
+	header := raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax}
+	switch rpc.Command.(type) {
+	case *raft.RequestVoteRequest:
+		if !g.mayVote() {
+			return &raft.RequestVoteResponse{RPCHeader: header}
+		}
+	case *raft.RequestPreVoteRequest:
+		if !g.mayVote() {
+			return &raft.RequestPreVoteResponse{RPCHeader: header}
+		}
+	}
+	return nil
+}
+
+// RequestVote asks a peer for its vote, if this node may stand.
+func (g *guard) RequestVote(id raft.ServerID, target raft.ServerAddress, args *raft.RequestVoteRequest, resp *raft.RequestVoteResponse) error {
+	if !g.mayLead() {
+		return errNewcomer
+	}
+	return g.NetworkTransport.RequestVote(id, target, args, resp)
+}
+
+// RequestPreVote asks a peer whether it would vote, if this node may stand.
+func (g *guard) RequestPreVote(id raft.ServerID, target raft.ServerAddress, args *raft.RequestPreVoteRequest, resp *raft.RequestPreVoteResponse) error {
+	if !g.mayLead() {
+		return errNewcomer
+	}
+	return g.NetworkTransport.RequestPreVote(id, target, args, resp)
 }
 
 // tell hands a message of our own to this node's group, as if a peer had sent it. It reports whether the
@@ -96,8 +138,11 @@ func (g *guard) check(rpc raft.RPC) error {
 		}
 		return checkConfiguration(m.Configuration)
 	case *raft.TimeoutNowRequest:
-		if g.draining() {
+		switch {
+		case g.draining():
 			return errDraining
+		case !g.mayLead():
+			return errNewcomer
 		}
 	}
 	return nil

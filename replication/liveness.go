@@ -18,7 +18,8 @@ import (
 
 // Each node holds one connection to each other node for nothing but to see it break. After the preface
 //
-//	answer:  1 byte length, node id, 8 bytes incarnation (random, of the process), big-endian
+//	answer:  1 byte length, node id, 8 bytes incarnation (random, of the process), big-endian,
+//	         1 byte: bit 0 says that the node has no data (newcomer.go), the others are 0
 //	then:    the asking side sends a byte every PingEvery; the other side sends each back
 //
 // A process that dies closes its sockets, so the break is known in a millisecond. It counts as a death
@@ -38,10 +39,15 @@ const (
 // answerLiveness serves one liveness connection until it breaks.
 func (n *Node) answerLiveness(_ context.Context, c net.Conn) {
 	defer func() { _ = c.Close() }()
-	hello := append([]byte{byte(len(n.cfg.NodeID))}, n.cfg.NodeID...)
-	hello = binary.BigEndian.AppendUint64(hello, n.incarnation)
+	first := append([]byte{byte(len(n.cfg.NodeID))}, n.cfg.NodeID...)
+	first = binary.BigEndian.AppendUint64(first, n.incarnation)
+	var flags byte
+	if n.blank() {
+		flags |= helloBlank
+	}
+	first = append(first, flags)
 	buf := make([]byte, 64)
-	out := hello
+	out := first
 	for {
 		_ = c.SetDeadline(time.Now().Add(livenessIdle))
 		if _, err := c.Write(out); err != nil {
@@ -76,10 +82,11 @@ type watcher struct {
 	dialer dialer
 	cfg    Config
 	log    zerolog.Logger
-	born   func()       // the peer is there (again)
-	died   func(death)  // it is not any more; must return soon
-	since  atomic.Int64 // unix nanoseconds since when it is alive; 0: it is not
-	known  uint64       // its last incarnation
+	met    func(blank bool) // it answered, and said whether it has data
+	born   func()           // the peer is there (again)
+	died   func(death)      // it is not any more; must return soon
+	since  atomic.Int64     // unix nanoseconds since when it is alive; 0: it is not
+	known  uint64           // its last incarnation
 }
 
 // alive says since when the peer has been there.
@@ -90,7 +97,7 @@ func (w *watcher) alive() (time.Time, bool) {
 
 func (w *watcher) run(ctx context.Context) {
 	for ctx.Err() == nil {
-		c, incarnation, err := w.connect(ctx)
+		c, who, err := w.connect(ctx)
 		if ctx.Err() != nil {
 			if err == nil {
 				_ = c.Close()
@@ -116,8 +123,9 @@ func (w *watcher) run(ctx context.Context) {
 			}
 			continue
 		}
-		restarted := was && incarnation != w.known
-		w.known = incarnation
+		restarted := was && who.incarnation != w.known
+		w.known = who.incarnation
+		w.met(who.blank) // before it counts as alive
 		if restarted {
 			w.log.Warn().Str("peer", string(w.peer.ID)).Msg("a node was restarted")
 			w.died(deathClosed)
@@ -131,36 +139,45 @@ func (w *watcher) run(ctx context.Context) {
 	}
 }
 
+// hello is what a node says of itself on a liveness connection.
+type hello struct {
+	incarnation uint64
+	blank       bool
+}
+
+const helloBlank = 1
+
 // connect dials the peer and reads who answers.
-func (w *watcher) connect(ctx context.Context) (net.Conn, uint64, error) {
+func (w *watcher) connect(ctx context.Context) (net.Conn, hello, error) {
 	ctx, cancel := context.WithTimeout(ctx, handshakeTimeout)
 	defer cancel()
 	c, err := w.dialer.dial(ctx, w.peer.Addr, preface{kind: kindLiveness})
 	if err != nil {
-		return nil, 0, err
+		return nil, hello{}, err
 	}
-	incarnation, err := func() (uint64, error) {
+	who, err := func() (h hello, err error) {
 		t, _ := ctx.Deadline()
 		_ = c.SetDeadline(t)
 		var size [1]byte
 		if _, err := io.ReadFull(c, size[:]); err != nil {
-			return 0, err
+			return h, err
 		}
-		b := make([]byte, int(size[0])+8)
+		b := make([]byte, int(size[0])+9)
 		if _, err := io.ReadFull(c, b); err != nil {
-			return 0, err
+			return h, err
 		}
 		if id := bridge.NodeID(b[:size[0]]); id != w.peer.ID {
-			return 0, fmt.Errorf("node %q answers at %s, the address of %q", id, w.peer.Addr, w.peer.ID)
+			return h, fmt.Errorf("node %q answers at %s, the address of %q", id, w.peer.Addr, w.peer.ID)
 		}
 		_ = c.SetDeadline(time.Time{})
-		return binary.BigEndian.Uint64(b[size[0]:]), nil
+		b = b[size[0]:]
+		return hello{incarnation: binary.BigEndian.Uint64(b), blank: b[8]&helloBlank != 0}, nil
 	}()
 	if err != nil {
 		_ = c.Close()
-		return nil, 0, err
+		return nil, hello{}, err
 	}
-	return c, incarnation, nil
+	return c, who, nil
 }
 
 // hold pings until the connection breaks or falls silent.

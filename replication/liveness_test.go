@@ -35,7 +35,7 @@ func newFakePeer(t *testing.T) *fakePeer {
 			}
 			p.mu.Lock()
 			p.conns = append(p.conns, c)
-			hello := binary.BigEndian.AppendUint64([]byte{1, 'b'}, p.inc)
+			hello := append(binary.BigEndian.AppendUint64([]byte{1, 'b'}, p.inc), 0) // and it has data
 			mute := p.mute
 			p.mu.Unlock()
 			p.wg.Add(1)
@@ -84,8 +84,8 @@ func TestWatcherTellsABreakFromADeath(t *testing.T) {
 	deaths, births := make(chan death, 10), make(chan struct{}, 10)
 	w := &watcher{
 		peer: Peer{"b", p.ln.Addr().String()}, dialer: dialer{conns: conns}, log: testLog(),
-		cfg:  Config{PingEvery: 10 * time.Millisecond, Silence: 2 * time.Second},
-		born: func() { births <- struct{}{} }, died: func(d death) { deaths <- d },
+		cfg: Config{PingEvery: 10 * time.Millisecond, Silence: 2 * time.Second},
+		met: func(bool) {}, born: func() { births <- struct{}{} }, died: func(d death) { deaths <- d },
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})

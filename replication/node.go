@@ -35,6 +35,7 @@ type Node struct {
 	incarnation uint64
 	log         zerolog.Logger
 	dir         *dataDir
+	newcomer    *newcomer
 	conns       *connSet
 	dialer      dialer
 	mux         *mux
@@ -114,6 +115,9 @@ func Open(cfg Config) (_ *Node, err error) {
 	if n.dir, err = openDir(cfg.Dir, meta{Node: cfg.NodeID, Groups: cfg.Groups, Peers: ids}); err != nil {
 		return nil, err
 	}
+	if n.newcomer, err = openNewcomer(cfg.Dir, cfg.Groups, len(n.others), cfg.NewcomerWait); err != nil {
+		return nil, err
+	}
 	if n.peers, err = newPeerClients(n.others, n.dialer, n.PeerAlive); err != nil {
 		return nil, err
 	}
@@ -121,6 +125,7 @@ func Open(cfg Config) (_ *Node, err error) {
 	ctx, n.cancel = context.WithCancel(context.Background())
 	for _, p := range n.others {
 		w := &watcher{peer: p, dialer: n.dialer, cfg: cfg, log: n.log}
+		w.met = func(blank bool) { n.newcomer.met(p.ID, blank) }
 		w.born = func() { n.peers.peerIsBack(p.ID) }
 		w.died = func(how death) {
 			n.loops.Add(1) // the watcher is a loop itself: Wait cannot have returned

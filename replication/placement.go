@@ -92,6 +92,7 @@ func (n *Node) place(ctx context.Context) {
 	defer t.Stop()
 	paused := map[bridge.GroupID]time.Time{}
 	for {
+		n.catchUp()
 		n.refresh(ctx)
 		for _, g := range n.groups {
 			if ctx.Err() != nil || n.draining.Load() {

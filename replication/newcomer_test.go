@@ -1,0 +1,168 @@
+package replication
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	"github.com/tidewire/tidewire/bridge"
+)
+
+// keptStores gives node i the same stores in memory at each start, until they are forgotten: its disk.
+type keptStores map[bridge.GroupID]Stores
+
+func (k keptStores) open(g bridge.GroupID, _ string) (Stores, error) {
+	if _, ok := k[g]; !ok {
+		s := raft.NewInmemStore()
+		k[g] = Stores{Log: &refusingStore{LogStore: s}, Stable: s, Snapshots: raft.NewInmemSnapshotStore(), Close: func() error { return nil }}
+	}
+	return k[g], nil
+}
+
+// vote asks node to for its vote, in the name of node from as it is.
+func (c *cluster) vote(from, to int, preVote bool) bool {
+	c.t.Helper()
+	c.nodes[from].groups[0].transport.CloseStreams() // to a process that is no more, maybe
+	g := c.nodes[from].groups[0]
+	var last raft.Log
+	index := g.raft.LastIndex()
+	if err := g.log.GetLog(index, &last); err != nil {
+		c.t.Fatal(err)
+	}
+	self, id, addr := raft.ServerID(c.peers[from].ID), raft.ServerID(c.peers[to].ID), raft.ServerAddress(c.peers[to].Addr)
+	header := raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: []byte(self), Addr: g.transport.EncodePeer(self, g.transport.LocalAddr())}
+	term := g.raft.CurrentTerm() + 1
+	if preVote {
+		var resp raft.RequestPreVoteResponse
+		req := &raft.RequestPreVoteRequest{RPCHeader: header, Term: term, LastLogIndex: index, LastLogTerm: last.Term}
+		if err := g.transport.NetworkTransport.RequestPreVote(id, addr, req, &resp); err != nil {
+			c.t.Fatal(err)
+		}
+		return resp.Granted
+	}
+	var resp raft.RequestVoteResponse
+	req := &raft.RequestVoteRequest{RPCHeader: header, Term: term, LastLogIndex: index, LastLogTerm: last.Term, LeadershipTransfer: true}
+	if err := g.transport.NetworkTransport.RequestVote(id, addr, req, &resp); err != nil {
+		c.t.Fatal(err)
+	}
+	return resp.Granted
+}
+
+// Two of three nodes hold the last entry, so it is committed. One of them loses its disk and comes back
+// while the other is down: it must not help the third, which lacks the entry, to the leadership.
+func TestNodeWithoutItsDiskDoesNotVote(t *testing.T) {
+	disks := []keptStores{{}, {}, {}}
+	c := newCluster(t, 3, 1, slowTimers, func(i int, c *Config) {
+		c.OpenStores = disks[i].open
+		c.NewcomerWait = time.Hour
+	})
+	c.waitConnected() // all have seen that nobody has anything: a first election
+	c.elect(0, 0)
+	c.propose(0, "a")
+	c.waitSame(0, 1)
+	refuse := &disks[2][0].Log.(*refusingStore).refuse
+	refuse.Store(true)
+	c.propose(0, "b") // n0 and n1 hold it
+	eventually(t, 10*time.Second, "n1 applies it", func() bool { return len(c.toys[1].applied(0)) == 2 })
+
+	// n1 first, for it must not see the death of n0; then its disk.
+	c.stop(1, 0)
+	c.kill(0)
+	refuse.Store(false)
+	clear(disks[1])
+	c.start(1)
+	eventually(t, 10*time.Second, "n1 and n2 see each other", func() bool { return c.nodes[1].PeerAlive("n2") && c.nodes[2].PeerAlive("n1") })
+	for _, preVote := range []bool{true, false} {
+		if c.vote(2, 1, preVote) {
+			t.Fatalf("the node without its disk votes (pre-vote %v) for one without the entry", preVote)
+		}
+	}
+	if c.nodes[1].groups[0].campaign(time.Second) {
+		t.Error("the node without its disk stands for election")
+	}
+
+	// A restart half way does not make it a voter: its log is not empty any more, but not whole either.
+	c.stop(1, 0)
+	s := disks[1][0]
+	if err := errors.Join(s.Log.StoreLog(&raft.Log{Index: 2, Term: 2, Type: raft.LogNoop}), s.Stable.SetUint64([]byte(keyCurrentTerm), 2)); err != nil {
+		t.Fatal(err)
+	}
+	c.start(1)
+	eventually(t, 10*time.Second, "n1 and n2 see each other again", func() bool { return c.nodes[1].PeerAlive("n2") && c.nodes[2].PeerAlive("n1") })
+	if c.vote(2, 1, true) {
+		t.Fatal("it votes after a restart, although it has not caught up")
+	}
+
+	// The node with the entry comes back, is elected by n2, and brings n1 up to date: then n1 votes.
+	c.start(0)
+	c.waitConnected()
+	c.elect(0, 0)
+	c.waitSame(0, 2)
+	if got := c.toys[2].applied(0); !slices.Equal(got, []string{"a", "b"}) {
+		t.Errorf("the cluster has %q", got)
+	}
+	eventually(t, 10*time.Second, "n1 is a full member again", func() bool { return !c.nodes[1].newcomer.waiting(0) })
+	if _, err := os.Stat(filepath.Join(c.configs[1].Dir, "newcomer")); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the mark is still there: %v", err)
+	}
+	if !c.vote(0, 1, false) {
+		t.Error("it does not vote after it has caught up")
+	}
+}
+
+// A cluster that begins while one of its nodes is away cannot wait for it for ever.
+func TestNewcomersDoNotWaitForEver(t *testing.T) {
+	c := newCluster(t, 3, 1, inMemory, func(i int, c *Config) { c.NewcomerWait = time.Hour })
+	for i := range c.nodes {
+		c.stop(i, 0)
+		c.configs[i].NewcomerWait = 500 * time.Millisecond
+	}
+	c.start(0) // all disks are gone again
+	c.start(1)
+	if c.nodes[0].newcomer.mayVote(0) && c.nodes[1].newcomer.mayVote(0) {
+		t.Error("they would elect at once, without the third")
+	}
+	c.waitLeader(0)
+	c.propose(0, "a")
+	c.start(2)
+	c.waitSame(0, 1)
+}
+
+func TestWhoeverHasDataIsWaitedForLonger(t *testing.T) {
+	c, err := openNewcomer(t.TempDir(), 1, 2, time.Hour)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !c.mayVote(0) || !c.mayLead(0) {
+		t.Error("a node with its data does not vote")
+	}
+	if err := c.empty(0); err != nil {
+		t.Fatal(err)
+	}
+	at := func(waits time.Duration) { c.begun = time.Now().Add(-waits * time.Hour) }
+	check := func(when string, vote, lead bool) {
+		t.Helper()
+		if c.mayVote(0) != vote || c.mayLead(0) != lead {
+			t.Errorf("%s: votes %v, stands %v", when, c.mayVote(0), c.mayLead(0))
+		}
+	}
+	check("at first", false, false)
+	c.met("a", true)
+	check("one of two others has nothing", false, false)
+	at(1)
+	check("nobody with data was met", true, true)
+	c.met("b", false)
+	check("somebody with data was met", false, false)
+	at(2)
+	check("after two waits", true, false)
+	at(4)
+	check("after four waits", true, true)
+	at(0)
+	c.met("b", true)
+	check("nobody has anything", true, true)
+}
