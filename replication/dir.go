@@ -16,6 +16,7 @@ import (
 //
 //	lock                 held while a process uses the folder
 //	meta.json            whose folder it is
+//	newcomer             there while the node has to catch up with what its disk has lost
 //	group-0000/          one for each group
 //	    wal-meta.db, *.wal   raft-wal: the log, term and vote
 //	    snapshots/           the library's snapshot files
