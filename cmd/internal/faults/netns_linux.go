@@ -33,8 +33,6 @@ type netns struct {
 	impaired map[way]bool
 }
 
-type way struct{ from, to string }
-
 const (
 	netnsPrefix  = "twf-"
 	driverNumber = 254

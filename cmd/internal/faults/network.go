@@ -1,6 +1,7 @@
 package faults
 
 import (
+	"math/rand/v2"
 	"os/exec"
 	"time"
 )
@@ -36,6 +37,12 @@ type Impairment struct {
 	Delay time.Duration // of every packet
 	Loss  float64       // the share of packets that are lost, 0 to 1
 }
+
+// way is one direction between two hosts.
+type way struct{ from, to string }
+
+// lucky is true with some probability: which packets are lost is not part of a schedule.
+func lucky(p float64) bool { return rand.Float64() < p }
 
 // cutBoth cuts both directions between each of one side and each of the other.
 func cutBoth(n Network, left, right []string) error {

@@ -3,7 +3,6 @@ package faults
 import (
 	"encoding/binary"
 	"fmt"
-	"math/rand/v2"
 	"os"
 	"runtime"
 	"sync"
@@ -137,7 +136,7 @@ func (d *tun) read() {
 		}
 		w := v.(*impairedWay)
 		im := w.im.Load()
-		if rand.Float64() < im.Loss {
+		if lucky(im.Loss) {
 			continue
 		}
 		select {
