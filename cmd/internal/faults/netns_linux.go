@@ -158,7 +158,8 @@ func (n *netns) Close() error {
 	var errs []error
 	for host := range n.number {
 		if host != Driver {
-			errs = append(errs, ip("", "netns del "+n.device(host)+"\n"))
+			// The kernel takes a namespace away, with its end of the pair, in its own time; so the pair first.
+			errs = append(errs, ip("", fmt.Sprintf("link del %[1]s\nnetns del %[1]s\n", n.device(host))))
 		}
 	}
 	return errors.Join(append(errs, ip("", "link del "+n.device("br")+"\n"))...)
