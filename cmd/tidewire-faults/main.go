@@ -15,6 +15,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"regexp"
+	"strings"
 	"syscall"
 	"time"
 
@@ -112,10 +113,15 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	}
 	var results []faults.Result
 	passed, failed := 0, 0
+	var left []string // not begun before the slice's time was over
 	for round := *seed; ; round++ {
 		for _, s := range scenarios {
-			if ctx.Err() != nil || *slice > 0 && time.Since(begun) > *slice {
+			if ctx.Err() != nil {
 				break
+			}
+			if *slice > 0 && time.Since(begun) > *slice {
+				left = append(left, s.Name)
+				continue
 			}
 			res := r.Run(ctx, s, round)
 			if ctx.Err() != nil {
@@ -140,6 +146,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 			fmt.Fprintln(stderr, "tidewire-faults:", err)
 			return exitFailed
 		}
+	}
+	if left != nil {
+		fmt.Fprintf(stdout, "not begun within %v: %s\n", *slice, strings.Join(left, ", "))
 	}
 	fmt.Fprintf(stdout, "%d passed, %d failed\n", passed, failed)
 	if failed > 0 || ctx.Err() != nil {

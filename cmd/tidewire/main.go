@@ -21,6 +21,8 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/rs/zerolog"
+
 	"github.com/tidewire/tidewire/cmd/internal/node"
 )
 
@@ -88,6 +90,8 @@ func misconfigured(w io.Writer, err error) int {
 }
 
 func serve(stderr io.Writer) int {
+	// Much happens within one second when a node dies; zerolog's own format stops there.
+	zerolog.TimeFieldFormat = "2006-01-02T15:04:05.000Z07:00"
 	cfg, err := node.FromEnv()
 	if err != nil {
 		return misconfigured(stderr, err)

@@ -18,7 +18,7 @@ func nodeScenarios() []Scenario {
 		{Name: "sigterm", About: "SIGTERM of one node after the other: a rolling restart", Slice: true, Silence: 2 * time.Second,
 			Run: rolling},
 		{Name: "sigstop-1s", About: "SIGSTOP of a coordinator for 1 s", Slice: true, Silence: 4 * time.Second, Run: repeat(4, freeze(time.Second))},
-		{Name: "sigstop-10s", About: "SIGSTOP of a coordinator for 10 s", Slice: true, Silence: 4 * time.Second, Run: repeat(2, freeze(10*time.Second))},
+		{Name: "sigstop-10s", About: "SIGSTOP of a coordinator for 10 s", Silence: 4 * time.Second, Run: repeat(2, freeze(10*time.Second))},
 		{Name: "kill-all", About: "kill −9 of all nodes at once", Slice: true, Run: repeat(3, killAll(false))},
 		{Name: "kill-all-wiped", About: "kill −9 of all nodes at once, all disks lost", Run: repeat(2, killAll(true))},
 		{Name: "kill-random", About: "kill −9 of whatever node, again and again, some while another is not back yet", Run: repeat(25, killSome)},
