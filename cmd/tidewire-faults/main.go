@@ -84,7 +84,8 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	if err == nil {
 		_, err = os.Stat(program)
 	}
-	if err == nil && *dir == "" {
+	ours := *dir == ""
+	if err == nil && ours {
 		*dir, err = os.MkdirTemp("", "tidewire-faults-")
 	}
 	if err == nil {
@@ -100,10 +101,14 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	case *seed == 0:
 		*seed = rand.Uint64N(1 << 32)
 	}
+	passed, failed := 0, 0
 	r := &faults.Runner{Root: *root, Tidewire: program, Version: *kafka, Dir: *dir, Progress: stderr, Keep: *keep, Loopback: *loopback}
 	defer func() {
 		if err := r.Close(); err != nil {
 			fmt.Fprintln(stderr, "tidewire-faults: clean up:", err)
+		}
+		if ours && failed == 0 && passed > 0 && !*keep {
+			_ = os.RemoveAll(*dir) // Kafka's data and logs of runs of which nobody will want to know
 		}
 	}()
 	begun := time.Now()
@@ -112,7 +117,6 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		return exitFailed
 	}
 	var results []faults.Result
-	passed, failed := 0, 0
 	var left []string // not begun before the slice's time was over
 	for round := *seed; ; round++ {
 		for _, s := range scenarios {

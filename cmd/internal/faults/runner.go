@@ -170,15 +170,13 @@ func (r *Runner) run(ctx context.Context, s Scenario, seed uint64, dir string, r
 	rig := &Rig{Net: r.net, Kafka: r.kafka, Nodes: nodes, Load: load, Topic: topic, Parts: s.Partitions, tell: r.tell, Rand: rngOf(s.Name, seed)}
 	history, err := r.drive(ctx, rig, s)
 	res.Kills = rig.Kills
-	if err != nil {
-		err = errors.Join(err, write(filepath.Join(dir, "history.json"), history))
-		return err
+	if len(history.Subscribers) > 0 { // also of a run that did not come to its end: it may say why
+		res.Report = verify.Judge(history)
 	}
-	res.Report = verify.Judge(history)
-	if s.Measure != nil {
+	if err == nil && s.Measure != nil {
 		res.Figures = s.Measure(rig, history)
 	}
-	return errors.Join(nodes.Died(),
+	return errors.Join(err, nodes.Died(),
 		write(filepath.Join(dir, "history.json"), history), write(filepath.Join(dir, "report.json"), res.Report), write(filepath.Join(dir, "events.json"), rig.Events))
 }
 
