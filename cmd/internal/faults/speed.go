@@ -89,7 +89,8 @@ func silencesOf(kinds ...string) func(r *Rig, h verify.History) []Figure {
 				}
 				var l time.Duration
 				for _, s := range all {
-					if s.From < m.To && s.From+s.For > m.From {
+					// It belongs to the mark in which it began; what was sent just before may be its beginning.
+					if s.From >= m.From-50*time.Millisecond && s.From < m.To && s.From+s.For > m.From {
 						l = max(l, s.For)
 					}
 				}
