@@ -254,12 +254,17 @@ func (b *Bridge) topicMeta(name string) (TopicMeta, bool) {
 	return m, ok
 }
 
-// Ready waits until every partition of the topic has been begun by the cluster and is filled here. A
-// subscription must not be made before: where a partition begins may be "the latest record", and what
+// Ready waits until the topics of Kafka are known, and every partition of the topic, if it is one of
+// them, has been begun by the cluster and is filled here. A subscription must not be made before: where a partition begins may be "the latest record", and what
 // came between would be missing from a stream that was promised whole.
 func (b *Bridge) Ready(ctx context.Context, topic string) error {
+	select {
+	case <-b.known:
+	case <-ctx.Done():
+		return unavailable(fmt.Errorf("the topics of Kafka are not known yet: %w", ctx.Err()))
+	}
 	m, _ := b.topicMeta(topic)
-	for i := range m.Partitions {
+	for i := int32(0); m.Exposed && i < m.Partitions; i++ {
 		p := b.started(TopicPartition{topic, i})
 		for ; p == nil; p = b.started(TopicPartition{topic, i}) {
 			if !pause(ctx, coordinatorRetry) {

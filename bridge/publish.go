@@ -16,6 +16,11 @@ const publishTimeout = 5 * time.Second
 // Publish writes a client's record to Kafka through the coordinator of its partition, wherever that
 // is. While the coordinator moves it tries again, as long as it is sure that nothing was written.
 func (b *Bridge) Publish(ctx context.Context, req PublishRequest) (PublishResult, error) {
+	select {
+	case <-b.known:
+	default: // just started: whether the topic is open is not known either
+		return PublishResult{}, unavailable(errors.New("the topics of Kafka are not known yet"))
+	}
 	m, ok := b.topicMeta(req.Topic)
 	if !ok || !m.Publish || m.Partitions < 1 {
 		return PublishResult{}, ErrNotExposed

@@ -15,6 +15,16 @@ import (
 // partitions begin at the latest record: seen as 20 of 50 records missing on a machine under load.
 func TestReadyWaitsUntilThePartitionsAreBegun(t *testing.T) {
 	b := New(Config{Node: "n1", Groups: 1, Cache: cache.NewStore(cache.Config{}), Log: zerolog.Nop()})
+	// A node that had just started said of every topic that it did not exist, and clients gave up.
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+	defer cancel()
+	var early *UnavailableError
+	if err := b.Ready(ctx, "t"); !errors.As(err, &early) {
+		t.Errorf("before the topics are known: %v, want unavailable", err)
+	}
+	if _, err := b.Publish(t.Context(), PublishRequest{Topic: "t"}); !errors.As(err, &early) {
+		t.Errorf("publish before the topics are known: %v, want unavailable", err)
+	}
 	b.TopicsChanged(map[string]TopicMeta{"t": {Partitions: 2, Exposed: true, Initial: true}})
 	ready := func() error {
 		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Millisecond)

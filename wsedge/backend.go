@@ -11,7 +11,9 @@ type Backend interface {
 	// Topic describes a topic as it is now; ok is false when it does not exist or clients may
 	// neither read nor write it.
 	Topic(name string) (t TopicView, ok bool)
-	// Ready waits until the node's cache of the topic is filled (at a node's start), or ctx ends.
+	// Ready waits until the node knows which topics there are, and, where it has the topic, until the
+	// cluster has begun it and this node's cache of it is filled; or until ctx ends. It is called for
+	// topics that do not exist, too.
 	Ready(ctx context.Context, topic string) error
 	// Resolve says how to go on after the position at. An error is an *UnavailableError.
 	Resolve(ctx context.Context, tp bridge.TopicPartition, at bridge.Position) (Resolution, error)

@@ -47,11 +47,16 @@ func (s *session) subscribe(op *Op) *OpError {
 	ctx, cancel := context.WithTimeout(srv.ctx, srv.cfg.ReadyTimeout)
 	defer cancel()
 	view, ok := srv.cfg.Backend.Topic(topic)
+	if err := srv.cfg.Backend.Ready(ctx, topic); err != nil {
+		return unavailable("the node has not got ready to serve the topic yet; try again", err)
+	}
+	if !ok {
+		// A node that has just started learns only now which topics there are; a client that was
+		// told that there is no such topic would give up.
+		view, ok = srv.cfg.Backend.Topic(topic)
+	}
 	if !ok || !view.Exposed || view.Partitions < 1 {
 		return notExposed()
-	}
-	if err := srv.cfg.Backend.Ready(ctx, topic); err != nil {
-		return unavailable("the node is still filling its cache of the topic; try again", err)
 	}
 	if n := len(op.Resume); n > 0 && op.Resume[n-1].Partition >= view.Partitions {
 		return &OpError{Code: codeBadRequest, Message: "resume names partition " + strconv.Itoa(int(op.Resume[n-1].Partition)) +
