@@ -14,7 +14,7 @@ import (
 	"github.com/tidewire/tidewire/cache"
 )
 
-// Config of a Bridge. Everything but TopicIDs, Start, AnyPartitioner and Metrics is required.
+// Config of a Bridge. Everything but TopicIDs, Start, AnyPartitioner, Metrics and Now is required.
 type Config struct {
 	Node       NodeID
 	Groups     int // TIDEWIRE_GROUPS
@@ -34,6 +34,7 @@ type Config struct {
 	// AnyPartitioner says that producers put keys anywhere (TIDEWIRE_KAFKA_PARTITIONER=any).
 	AnyPartitioner bool
 	Metrics        Metrics
+	Now            func() time.Time // the clock; default time.Now
 	Log            zerolog.Logger
 }
 
@@ -78,6 +79,9 @@ type Bridge struct {
 func New(cfg Config) *Bridge {
 	if cfg.Metrics == nil {
 		cfg.Metrics = noMetrics{}
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
 	}
 	b := &Bridge{
 		cfg:       cfg,

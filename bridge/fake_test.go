@@ -636,6 +636,7 @@ func (r *fakeRaft) node(t *testing.T, k *fakeKafka, id NodeID, opts ...nodeOptio
 	cfg := Config{
 		Node: id, Groups: 1, Cache: store, CacheTTL: time.Hour, Encoder: testEncoder{}, Replicator: rep, Peers: rep,
 		Offsets: k, Committed: k, Replayer: k, Producer: k, Start: StartPolicy{Earliest: true}, Log: nolog,
+		Now: func() time.Time { return time.Unix(0, 0) }, // epochs after a rebirth then rise by the leap alone
 	}
 	for _, o := range opts {
 		o(&cfg)

@@ -3,6 +3,7 @@ package bridge
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -59,7 +60,11 @@ func (b *Bridge) begin(ctx context.Context, tp TopicPartition, m TopicMeta) (*st
 			return o, nil
 		case ours:
 			old.TP, old.Partitions = tp, m.Partitions
-			return b.takeUp(ctx, &old, m)
+			taken, err := b.takeUp(ctx, &old, m)
+			if err == nil {
+				taken.Epochs = afterRebirth(taken.Epochs, b.cfg.Now())
+			}
+			return taken, err
 		default:
 			o.First = c.Offset
 			return o, nil
@@ -108,6 +113,19 @@ func (b *Bridge) takeUp(ctx context.Context, o *startOp, m TopicMeta) (*startOp,
 		e.End, o.First = end, end
 	}
 	return o, nil
+}
+
+// afterRebirth ends the epochs of an earlier life with an empty one whose number comes from the clock, in
+// unix microseconds (below 2^53 until 2255). A cluster that loses every disk twice within seconds finds the
+// same commits twice; with a leap alone both lives would open the same epochs, and a position would name two
+// records. A clock that stands behind the first life's leaves the leap.
+func afterRebirth(epochs epochList, now time.Time) epochList {
+	clock, last := Epoch(max(now.UnixMicro(), 0)), epochs.last()
+	if clock <= last.Epoch {
+		return epochs
+	}
+	epochs = slices.Clone(epochs[max(0, len(epochs)-maxEpochs+1):])
+	return append(epochs, epochRange{Epoch: clock, First: last.End, End: last.End})
 }
 
 // isNew says whether a partition came into being while the cluster was watching: then its first
