@@ -23,11 +23,11 @@ lint: ## gofmt, go vet, staticcheck
 	$(GO) tool staticcheck ./...
 
 unit: ## all tests without the race detector, real Kafka included
-	$(GO) test -timeout 9m ./...
+	$(GO) test -timeout 20m ./...
 
 .PHONY: race
 race: ## the tests again with the race detector where goroutines meet
-	TIDEWIRE_TEST_KAFKA=off $(GO) test -race -timeout 6m ./bridge/ ./cache/ ./replication/ ./wsedge/ ./clients/go/ ./cmd/internal/node/
+	TIDEWIRE_TEST_KAFKA=off $(GO) test -race -timeout 15m ./bridge/ ./cache/ ./replication/ ./wsedge/ ./clients/go/ ./cmd/internal/node/
 
 fuzz: ## each fuzz target for FUZZTIME, two at a time
 	@for pkg in $$(git grep -l '^func Fuzz' -- '*_test.go' | xargs -n1 dirname | sort -u); do \
