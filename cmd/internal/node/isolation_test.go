@@ -136,15 +136,18 @@ func TestMinorityCommitsNothing(t *testing.T) {
 // until it is back. They resume on another node and miss nothing.
 func TestIsolatedNodeSendsItsClientsElsewhere(t *testing.T) {
 	t.Parallel()
-	c, net, topic := minority(t, 500*time.Millisecond)
+	// Long enough that a busy machine does not take a node for cut off before the test cuts it.
+	c, net, topic := minority(t, 3*time.Second)
 	others := watch(t, "/"+topic+"/*", 0, func(int) string { return c.addr(1) })
 	roaming := watch(t, "/"+topic+"/*", 0, func(i int) string { return c.addr(i) })
 	ctx, cancel := context.WithTimeout(t.Context(), waitTime)
 	defer cancel()
-	client, err := dialWire(ctx, c.addr(0))
-	if err != nil {
-		t.Fatal(err)
-	}
+	var client *wire
+	eventually(t, "a client on n1", func() (ok bool) {
+		var err error
+		client, err = dialWire(ctx, c.addr(0))
+		return err == nil
+	})
 	defer client.close()
 
 	net.cut("n1")
