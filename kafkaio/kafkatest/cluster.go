@@ -246,15 +246,14 @@ func (k *cluster) format(n *node) error {
 	meta := fmt.Sprintf("version=1\ncluster.id=%s\nnode.id=%d\ndirectory.id=%s\n",
 		clusterID, n.id, base64.RawURLEncoding.EncodeToString(id[:]))
 	for file, content := range map[string][]byte{
-		filepath.Join(n.dir, "server.properties"):   []byte(properties),
-		filepath.Join(logs, "meta.properties"):      []byte(meta),
-		filepath.Join(logs, "bootstrap.checkpoint"): checkpoint,
+		filepath.Join(n.dir, "server.properties"): []byte(properties),
+		filepath.Join(logs, "meta.properties"):    []byte(meta),
 	} {
 		if err := os.WriteFile(file, content, 0o600); err != nil {
 			return err
 		}
 	}
-	return nil
+	return checkpoint.write(logs)
 }
 
 // launch starts the node's process. It does not wait until it answers.

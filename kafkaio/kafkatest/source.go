@@ -74,7 +74,7 @@ type source struct {
 	image   string // Docker image
 
 	mu         sync.Mutex
-	bootstrap  []byte // contents of bootstrap.checkpoint, made on first use
+	bootstrap  *checkpoint // made on first use
 	bootstrapE error
 }
 
@@ -236,21 +236,53 @@ func (s *source) command(ctx context.Context, dir, name string, flags []string, 
 	return exec.CommandContext(ctx, "docker", append(append(run, java...), args...)...)
 }
 
+// checkpoint is the file in a freshly formatted metadata folder that holds the feature levels a release
+// starts with: bootstrap.checkpoint up to Kafka 4.3, from 4.4 on a snapshot of the metadata partition.
+type checkpoint struct {
+	name    string // relative to the folder
+	content []byte
+}
+
+// findCheckpoint looks for it in a folder.
+func findCheckpoint(dir string) (*checkpoint, error) {
+	for _, pattern := range []string{"*.checkpoint", "__cluster_metadata-0/*.checkpoint"} {
+		found, _ := filepath.Glob(filepath.Join(dir, pattern)) // errs only on a bad pattern
+		if len(found) != 1 {
+			continue
+		}
+		content, err := os.ReadFile(found[0])
+		if err != nil {
+			return nil, err
+		}
+		name, err := filepath.Rel(dir, found[0])
+		return &checkpoint{name, content}, err
+	}
+	return nil, fmt.Errorf("there is no checkpoint of the metadata in the formatted folder %s: has this release of Kafka another layout?", dir)
+}
+
+// write puts it into another node's folder.
+func (c *checkpoint) write(dir string) error {
+	file := filepath.Join(dir, c.name)
+	if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
+		return err
+	}
+	return os.WriteFile(file, c.content, 0o600)
+}
+
 // bootstrapCheckpoint returns what StorageTool puts into a freshly formatted
-// metadata folder: the feature levels this release starts with. It is the same
-// for every node of every cluster, and a JVM's start dear, so one run a version
-// serves all, kept beside the jars.
-func (s *source) bootstrapCheckpoint(properties string) ([]byte, error) {
+// metadata folder. It is the same for every node of every cluster, and a JVM's
+// start dear, so one run a version serves all, kept beside the jars.
+func (s *source) bootstrapCheckpoint(properties string) (*checkpoint, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.bootstrap != nil || s.bootstrapE != nil {
 		return s.bootstrap, s.bootstrapE
 	}
-	kept := filepath.Join(s.jars, "bootstrap.checkpoint")
+	kept := filepath.Join(s.jars, "formatted")
 	if s.jars != "" {
-		if b, err := os.ReadFile(kept); err == nil && len(b) > 0 {
-			s.bootstrap = b
-			return b, nil
+		if c, err := findCheckpoint(kept); err == nil && len(c.content) > 0 {
+			s.bootstrap = c
+			return c, nil
 		}
 	}
 	s.bootstrap, s.bootstrapE = s.format(properties)
@@ -258,14 +290,14 @@ func (s *source) bootstrapCheckpoint(properties string) ([]byte, error) {
 		// Renamed into place, as other test binaries may do the same now. If that
 		// fails, they run the tool for themselves.
 		part := fmt.Sprintf("%s.%d", kept, os.Getpid())
-		if os.WriteFile(part, s.bootstrap, 0o600) == nil {
-			_ = os.Rename(part, kept)
+		if s.bootstrap.write(part) != nil || os.Rename(part, kept) != nil {
+			_ = os.RemoveAll(part)
 		}
 	}
 	return s.bootstrap, s.bootstrapE
 }
 
-func (s *source) format(properties string) ([]byte, error) {
+func (s *source) format(properties string) (*checkpoint, error) {
 	dir, err := os.MkdirTemp("", "tidewire-kafka-format-")
 	if err != nil {
 		return nil, err
@@ -284,5 +316,5 @@ func (s *source) format(properties string) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("format storage: %w: %s", err, out)
 	}
-	return os.ReadFile(filepath.Join(logs, "bootstrap.checkpoint"))
+	return findCheckpoint(logs)
 }

@@ -134,31 +134,59 @@ func (k *Kafka) format(ctx context.Context, b *broker) error {
 	if err := os.MkdirAll(b.dir, 0o755); err != nil {
 		return err
 	}
-	file := filepath.Join(b.dir, "server.properties")
-	if err := os.WriteFile(file, []byte(properties), 0o644); err != nil {
+	config := filepath.Join(b.dir, "server.properties")
+	if err := os.WriteFile(config, []byte(properties), 0o644); err != nil {
 		return err
 	}
 	logs := filepath.Join(b.dir, "log")
 	if b != k.brokers[0] {
 		// What the tool writes is the same for all but for two ids, and a JVM's start is dear.
-		checkpoint, err := os.ReadFile(filepath.Join(k.brokers[0].dir, "log", "bootstrap.checkpoint"))
+		checkpoint, err := formatted(filepath.Join(k.brokers[0].dir, "log"))
 		if err != nil {
 			return err
 		}
 		var id [16]byte
 		_, _ = rand.Read(id[:]) // never fails
 		meta := fmt.Sprintf("version=1\ncluster.id=%s\nnode.id=%d\ndirectory.id=%s\n", kafkaClusterID, b.id, base64.RawURLEncoding.EncodeToString(id[:]))
-		return errors.Join(os.MkdirAll(logs, 0o755),
-			os.WriteFile(filepath.Join(logs, "meta.properties"), []byte(meta), 0o644),
-			os.WriteFile(filepath.Join(logs, "bootstrap.checkpoint"), checkpoint, 0o644))
+		for name, content := range map[string][]byte{"meta.properties": []byte(meta), checkpoint.name: checkpoint.content} {
+			to := filepath.Join(logs, name)
+			if err := errors.Join(os.MkdirAll(filepath.Dir(to), 0o755), os.WriteFile(to, content, 0o644)); err != nil {
+				return err
+			}
+		}
+		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, toolTimeout)
 	defer cancel()
-	args := append(k.jvm("warn"), "kafka.tools.StorageTool", "format", "--cluster-id", kafkaClusterID, "--config", file)
+	args := append(k.jvm("warn"), "kafka.tools.StorageTool", "format", "--cluster-id", kafkaClusterID, "--config", config)
 	if out, err := exec.CommandContext(ctx, k.java, args...).CombinedOutput(); err != nil {
 		return fmt.Errorf("format storage: %w: %s", err, out)
 	}
 	return nil
+}
+
+// file is one of a folder, by its name in there.
+type file struct {
+	name    string
+	content []byte
+}
+
+// formatted returns the file of a formatted folder that holds the release's feature levels. It is
+// bootstrap.checkpoint up to Kafka 4.3, and a snapshot of the metadata partition from 4.4 on.
+func formatted(logs string) (file, error) {
+	for _, pattern := range []string{"*.checkpoint", "__cluster_metadata-0/*.checkpoint"} {
+		found, _ := filepath.Glob(filepath.Join(logs, pattern)) // errs only on a bad pattern
+		if len(found) != 1 {
+			continue
+		}
+		content, err := os.ReadFile(found[0])
+		if err != nil {
+			return file{}, err
+		}
+		name, err := filepath.Rel(logs, found[0])
+		return file{name, content}, err
+	}
+	return file{}, fmt.Errorf("no checkpoint in the formatted folder %s", logs)
 }
 
 func (k *Kafka) jvm(level string) []string {
