@@ -3,7 +3,10 @@ package replication
 import (
 	"errors"
 	"fmt"
+	"io"
+	"net"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -100,7 +103,7 @@ func (g *guard) RequestVote(id raft.ServerID, target raft.ServerAddress, args *r
 	if !g.mayLead() {
 		return errNewcomer
 	}
-	return g.NetworkTransport.RequestVote(id, target, args, resp)
+	return again(func() error { return g.NetworkTransport.RequestVote(id, target, args, resp) })
 }
 
 // RequestPreVote asks a peer whether it would vote, if this node may stand.
@@ -108,7 +111,35 @@ func (g *guard) RequestPreVote(id raft.ServerID, target raft.ServerAddress, args
 	if !g.mayLead() {
 		return errNewcomer
 	}
-	return g.NetworkTransport.RequestPreVote(id, target, args, resp)
+	return again(func() error { return g.NetworkTransport.RequestPreVote(id, target, args, resp) })
+}
+
+// TimeoutNow tells a peer to campaign: the last step of a hand-over.
+func (g *guard) TimeoutNow(id raft.ServerID, target raft.ServerAddress, args *raft.TimeoutNowRequest, resp *raft.TimeoutNowResponse) error {
+	return again(func() error { return g.NetworkTransport.TimeoutNow(id, target, args, resp) })
+}
+
+// again makes a call that must come through once more while all that was wrong is its connection. The
+// library keeps idle connections to a peer, of which each may be from before the peer's last restart, and
+// tries a call on one of them only: a candidate would be without a vote that it had, until the next
+// election. All these calls may be made twice: a vote in a term is given once and repeated.
+func again(call func() error) (err error) {
+	for range transportPool + 1 {
+		if err = call(); err == nil || !broken(err) {
+			return err
+		}
+	}
+	return err
+}
+
+// broken says whether an error is a connection's that the other side has closed.
+func broken(err error) bool {
+	for _, e := range []error{io.EOF, io.ErrUnexpectedEOF, net.ErrClosed, syscall.ECONNRESET, syscall.EPIPE} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
 }
 
 // tell hands a message of our own to this node's group, as if a peer had sent it. It reports whether the
