@@ -64,10 +64,12 @@ type Config struct {
 
 	// HeartbeatTimeout is how long a follower waits for its leader before it asks for an election
 	// (and a candidate for votes). Deaths that close a connection are noticed at once whatever it is;
-	// it covers silent ones. Default 1.2 s: a silent death is noticed, by Silence and by eight tenths of
+	// it covers silent ones. Default 1.5 s: a silent death is noticed, by Silence and by seven tenths of
 	// this, before anybody's own timer runs out, so that one node campaigns and not all.
 	HeartbeatTimeout time.Duration
-	// LeaderLease is how long a leader goes on without a majority. At most HeartbeatTimeout. Default 500 ms.
+	// LeaderLease is how long a leader goes on without a majority. At most HeartbeatTimeout. Default 1 s: a
+	// machine that is busy for less must not cost an election. What it costs to wait is little, since a leader
+	// without a majority commits nothing anyway.
 	LeaderLease time.Duration
 	// CommitTimeout is when an idle leader repeats its commit index, should a nudge have been lost.
 	// Default 50 ms.
@@ -100,8 +102,8 @@ func (c *Config) defaults() {
 			*d = v
 		}
 	}
-	def(&c.HeartbeatTimeout, 1200*time.Millisecond)
-	def(&c.LeaderLease, min(500*time.Millisecond, c.HeartbeatTimeout))
+	def(&c.HeartbeatTimeout, 1500*time.Millisecond)
+	def(&c.LeaderLease, min(time.Second, c.HeartbeatTimeout))
 	def(&c.CommitTimeout, 50*time.Millisecond)
 	def(&c.WriteTimeout, 10*time.Second)
 	def(&c.PingEvery, 200*time.Millisecond)

@@ -117,6 +117,43 @@ func TestCandidateCampaignsAgain(t *testing.T) {
 	})
 }
 
+// slowStable takes its time for every term and vote.
+type slowStable struct{ raft.StableStore }
+
+func (s slowStable) pause() { time.Sleep(60 * time.Millisecond) }
+
+func (s slowStable) Set(k, v []byte) error              { s.pause(); return s.StableStore.Set(k, v) }
+func (s slowStable) SetUint64(k []byte, v uint64) error { s.pause(); return s.StableStore.SetUint64(k, v) }
+
+// Two survivors on slow disks used to undo each other's elections: the turn passed by a clock, to the second
+// before the first had its vote, whose higher term undid that election, and so on until Raft's own timers
+// ended it. Now one stands, and the other waits for it: one election, one term.
+func TestSurvivorsDoNotDuel(t *testing.T) {
+	c := newCluster(t, 3, 1, inMemory, slowTimers, func(_ int, c *Config) {
+		mem := c.OpenStores
+		c.OpenStores = func(g bridge.GroupID, d string) (Stores, error) {
+			s, err := mem(g, d)
+			s.Stable = slowStable{s.Stable}
+			return s, err
+		}
+	})
+	c.waitConnected()
+	c.elect(0, 0)
+	c.propose(0, "before")
+	c.waitSame(0, 1)
+	before := c.nodes[1].Groups()[0].Term
+	c.kill(0)
+	leader := c.waitLeader(0)
+	c.propose(0, "after")
+	c.waitSame(0, 2)
+	if term := c.nodes[leader].Groups()[0].Term; term > before+1 {
+		t.Errorf("it took %d elections", term-before)
+	}
+	if leader != 1 {
+		t.Errorf("node %d leads: both logs are the same, n1 comes first", leader)
+	}
+}
+
 // refusingStore refuses to write while it is told to.
 type refusingStore struct {
 	raft.LogStore

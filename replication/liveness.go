@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -24,8 +25,9 @@ import (
 //
 // A process that dies closes its sockets, so the break is known in a millisecond. It counts as a death
 // when an immediate redial is refused, or reaches another incarnation: a connection may break for other
-// reasons. A peer that only falls silent (SIGSTOP, a cable) is no longer alive after Silence, but whether
-// that costs it a leadership also depends on Raft's own heartbeats (takeover.go).
+// reasons. A peer that only falls silent (SIGSTOP, a cable) is no longer alive after Silence, without a
+// redial, which would take as long again to fail; but whether that costs it a leadership also depends on
+// Raft's own heartbeats and on what the others hear (takeover.go).
 const (
 	// livenessIdle is when the answering side gives up a connection.
 	livenessIdle = 30 * time.Second
@@ -113,9 +115,7 @@ func (w *watcher) run(ctx context.Context) {
 					errors.Is(err, syscall.EHOSTUNREACH) || errors.Is(err, syscall.ENETUNREACH) {
 					d = deathSilent
 				}
-				w.since.Store(0)
-				w.log.Warn().Str("peer", string(w.peer.ID)).Stringer("how", d).Err(err).Msg("lost a node")
-				w.died(d)
+				w.lost(d, err)
 			}
 			select {
 			case <-time.After(redialEvery):
@@ -135,8 +135,17 @@ func (w *watcher) run(ctx context.Context) {
 			w.log.Info().Str("peer", string(w.peer.ID)).Msg("connected to a node")
 			w.born()
 		}
-		w.hold(ctx, c)
+		if err := w.hold(ctx, c); errors.Is(err, os.ErrDeadlineExceeded) && ctx.Err() == nil {
+			w.lost(deathSilent, err)
+		}
 	}
+}
+
+// lost notes that the peer is not there any more.
+func (w *watcher) lost(how death, why error) {
+	w.since.Store(0)
+	w.log.Warn().Str("peer", string(w.peer.ID)).Stringer("how", how).Err(why).Msg("lost a node")
+	w.died(how)
 }
 
 // hello is what a node says of itself on a liveness connection.
@@ -180,8 +189,8 @@ func (w *watcher) connect(ctx context.Context) (net.Conn, hello, error) {
 	return c, who, nil
 }
 
-// hold pings until the connection breaks or falls silent.
-func (w *watcher) hold(ctx context.Context, c net.Conn) {
+// hold pings until the connection breaks or falls silent: then the error is os.ErrDeadlineExceeded.
+func (w *watcher) hold(ctx context.Context, c net.Conn) error {
 	over := make(chan struct{})
 	ended := make(chan struct{})
 	go func() {
@@ -205,15 +214,15 @@ func (w *watcher) hold(ctx context.Context, c net.Conn) {
 		}
 	}()
 	buf := make([]byte, 64)
-	for {
+	var err error
+	for err == nil {
 		_ = c.SetReadDeadline(time.Now().Add(w.cfg.Silence))
-		if _, err := c.Read(buf); err != nil {
-			break
-		}
+		_, err = c.Read(buf)
 	}
 	close(over)
 	_ = c.Close()
 	<-ended
+	return err
 }
 
 // PeerAlive says whether a node of the cluster answers on its liveness connection. This node is alive.

@@ -43,8 +43,9 @@ type Node struct {
 	groups      []*group // by id
 	peers       *peerClients
 	watchers    map[bridge.NodeID]*watcher
+	takeover    *takeover
 	cancel      context.CancelFunc // of the loops
-	loops       sync.WaitGroup     // watchers, takeovers, placement, housekeeping
+	loops       sync.WaitGroup     // watchers, takeover, placement, housekeeping
 	serving     sync.WaitGroup     // gRPC
 
 	views    views
@@ -82,6 +83,7 @@ func Open(cfg Config) (_ *Node, err error) {
 		fatal: make(chan error, 1), conns: newConnSet(),
 	}
 	n.dialer = dialer{conns: n.conns}
+	n.takeover = newTakeover(n)
 
 	// In this order: the port first, so that a second start of a node fails before it looks at the
 	// folder; the folder; then what lives in it.
@@ -126,14 +128,11 @@ func Open(cfg Config) (_ *Node, err error) {
 	for _, p := range n.others {
 		w := &watcher{peer: p, dialer: n.dialer, cfg: cfg, log: n.log}
 		w.met = func(blank bool) { n.newcomer.met(p.ID, blank) }
-		w.born = func() { n.peers.peerIsBack(p.ID) }
-		w.died = func(how death) {
-			n.loops.Add(1) // the watcher is a loop itself: Wait cannot have returned
-			go func() {
-				defer n.loops.Done()
-				n.takeover(ctx, p.ID, how)
-			}()
+		w.born = func() {
+			n.peers.peerIsBack(p.ID)
+			n.takeover.born()
 		}
+		w.died = func(how death) { n.takeover.died(p.ID, how) }
 		n.watchers[p.ID] = w
 	}
 	for id := range bridge.GroupID(cfg.Groups) {
@@ -161,6 +160,7 @@ func Open(cfg Config) (_ *Node, err error) {
 	for _, w := range n.watchers {
 		loop(w.run)
 	}
+	loop(n.takeover.run)
 	loop(n.place)
 	loop(n.housekeep)
 	n.log.Info().Str("node", string(cfg.NodeID)).Str("addr", n.self).Int("groups", cfg.Groups).Int("nodes", len(n.members)).Msg("in the cluster")

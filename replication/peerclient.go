@@ -189,12 +189,18 @@ func (cs *peerClients) groups(ctx context.Context, id bridge.NodeID) (view, erro
 	if len(r.Groups) > maxGroups {
 		return view{}, fmt.Errorf("node %s tells of %d groups", id, len(r.Groups))
 	}
-	v := view{at: time.Now(), draining: r.Draining, groups: make([]bridge.GroupStatus, len(r.Groups))}
+	v := view{at: time.Now(), draining: r.Draining, groups: make([]standing, len(r.Groups))}
+	for _, id := range r.Alive {
+		v.alive = append(v.alive, bridge.NodeID(id))
+	}
 	for i, g := range r.Groups {
 		if int(g.Group) != i {
 			return view{}, fmt.Errorf("node %s tells of group %d in place %d", id, g.Group, i)
 		}
-		v.groups[i] = bridge.GroupStatus{Group: bridge.GroupID(g.Group), Leader: bridge.NodeID(g.Leader), Term: bridge.Term(g.Term), Applied: g.Applied, Last: g.Last}
+		v.groups[i] = standing{
+			GroupStatus: bridge.GroupStatus{Group: bridge.GroupID(g.Group), Leader: bridge.NodeID(g.Leader), Term: bridge.Term(g.Term), Applied: g.Applied, Last: g.Last},
+			lastTerm:    g.LastTerm, quiet: time.Duration(g.QuietMs) * time.Millisecond, barred: g.Barred,
+		}
 	}
 	return v, nil
 }

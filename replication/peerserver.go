@@ -98,11 +98,15 @@ func (s *peerServer) Status(ctx context.Context, _ *peerpb.StatusRequest) (*peer
 }
 
 func (s *peerServer) Groups(context.Context, *peerpb.GroupsRequest) (*peerpb.GroupsReply, error) {
-	r := &peerpb.GroupsReply{Draining: s.n.draining.Load()}
-	for _, g := range s.n.groups {
-		id, _ := g.leader()
+	v := s.n.ownView()
+	r := &peerpb.GroupsReply{Draining: v.draining}
+	for _, id := range v.alive {
+		r.Alive = append(r.Alive, string(id))
+	}
+	for _, g := range v.groups {
 		r.Groups = append(r.Groups, &peerpb.Group{
-			Group: uint32(g.id), Leader: string(id), Term: g.raft.CurrentTerm(), Last: g.raft.LastIndex(), Applied: g.fsm.applied.Load(),
+			Group: uint32(g.Group), Leader: string(g.Leader), Term: uint64(g.Term), Last: g.Last, Applied: g.Applied,
+			LastTerm: g.lastTerm, QuietMs: g.quiet.Milliseconds(), Barred: g.barred,
 		})
 	}
 	return r, nil

@@ -30,8 +30,6 @@ const (
 	placementLag = 64
 	// placementPause is how long a group is left alone after a hand-over failed.
 	placementPause = 2 * time.Second
-	// viewAge is how old what a peer said of itself may be.
-	viewAge = 3 * time.Second
 )
 
 // preference returns the nodes in the order in which they should lead the group.
@@ -46,44 +44,6 @@ func preference(g bridge.GroupID, members []Peer) []Peer {
 		out[i] = members[at]
 	}
 	return out
-}
-
-// alivePreference is the preference without the nodes that are not there. It holds this node.
-func (n *Node) alivePreference(g bridge.GroupID) []bridge.NodeID {
-	var out []bridge.NodeID
-	for _, p := range preference(g, n.members) {
-		if n.PeerAlive(p.ID) {
-			out = append(out, p.ID)
-		}
-	}
-	return out
-}
-
-// view is what a peer last said of its groups.
-type view struct {
-	at       time.Time
-	draining bool
-	groups   []bridge.GroupStatus // by group
-}
-
-// views of the peers, refreshed by placement.
-type views struct {
-	mu sync.Mutex
-	by map[bridge.NodeID]view
-}
-
-func (v *views) set(id bridge.NodeID, w view) {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	v.by[id] = w
-}
-
-// get returns a view that is fresh.
-func (v *views) get(id bridge.NodeID) (view, bool) {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	w, ok := v.by[id]
-	return w, ok && time.Since(w.at) < viewAge
 }
 
 // place is the loop.

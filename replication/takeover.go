@@ -2,6 +2,8 @@ package replication
 
 import (
 	"context"
+	"maps"
+	"sync"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -10,78 +12,253 @@ import (
 )
 
 // When a node dies, the groups it led need another leader now, not after the heartbeat timeout. Each
-// survivor lists the survivors in the group's order of preference (placement.go); the first of the list
-// campaigns at once, without waiting for a timeout (group.campaign). All nodes see the same list as soon
-// as they have noticed the death.
+// survivor asks the others what they know and how far their logs are, and all come to the same answer who
+// should stand (succession.go); that one campaigns at once, without waiting for a timeout (group.campaign),
+// and the others wait for it. They look again every few milliseconds, so that a death which one of them
+// notices later, or an answer that has changed, needs no second mechanism.
 //
-// The first may fail: its log may be behind that of the others, who then refuse it their vote, or it died
-// too. So the turn passes down the list, more slowly each time, while the group has no new leader. Two
-// that campaign at once are harmless: terms rise, votes may split, and the next turn or Raft's own
-// timers end it.
+// The one that is waited for may not come: it died too, its disk hangs, it is refused. After takeoverPatience
+// without a sign of an election it is passed over, and the next one stands. Two that campaign at once are
+// harmless to what is agreed, but cost time: terms rise and votes split.
 //
-// It happens once for each death seen. A node that is cut off from the leader alone therefore takes
-// one group over at most once, and does not fight over it.
-var turns = []time.Duration{100 * time.Millisecond, 150 * time.Millisecond, 200 * time.Millisecond, 300 * time.Millisecond, 500 * time.Millisecond}
+// A node that is cut off from the leader alone takes nothing over: no majority has lost the leader.
+//
+// The same is done when a node has come (back): with it there may be a majority again, and groups that
+// have no leader get one at once. Whoever knows a leader wants no other.
+const (
+	// takeoverLimit is how long it goes on after a death. Then Raft's own timers are left to end what this
+	// could not.
+	takeoverLimit = 4 * time.Second
+	// takeoverPatience is how long a candidate may take, from its last sign: some fsyncs on two nodes, on
+	// machines that are busy just then. Also how long a node that is there is waited for with its answer.
+	takeoverPatience = 400 * time.Millisecond
+	// takeoverAsk bounds one question to the others.
+	takeoverAsk = 150 * time.Millisecond
+	// Between two looks: from takeoverPause, doubled each time, to maxTakeoverPause.
+	takeoverPause    = 2 * time.Millisecond
+	maxTakeoverPause = 40 * time.Millisecond
+	// birthPause is how long a newcomer is given to meet the others before it is counted upon.
+	birthPause = 100 * time.Millisecond
+)
 
-// takeover finds new leaders for the groups that peer led.
-func (n *Node) takeover(ctx context.Context, peer bridge.NodeID, how death) {
-	var led []*group
-	for _, g := range n.groups {
-		// A survivor that noticed sooner may have campaigned here already, which makes Raft forget
-		// the dead leader: a group without one counts, or nobody's turn would come after a refusal.
-		if id, ok := g.leader(); !ok || id == peer {
-			led = append(led, g)
-		}
-	}
+// takeover is the one goroutine that has this node stand for election, and what the watchers tell it.
+type takeover struct {
+	n    *Node
+	wake chan struct{} // one slot
+
+	mu   sync.Mutex
+	lost map[bridge.NodeID]loss
+	from time.Time // no look before
+	till time.Time // and none after
+}
+
+// loss is a death that was seen.
+type loss struct {
+	quiet time.Duration // see succession
+	at    time.Time
+}
+
+func newTakeover(n *Node) *takeover {
+	return &takeover{n: n, wake: make(chan struct{}, 1), lost: map[bridge.NodeID]loss{}}
+}
+
+// died is told of a node's death, born of its return. Both return at once.
+func (t *takeover) died(id bridge.NodeID, how death) {
+	l := loss{at: time.Now()}
 	if how == deathSilent {
 		// Liveness is silent; Raft must say so too before a leader is deposed: a busy machine may
 		// answer one late. Its heartbeats come ten times in a timeout.
-		led = n.unheard(ctx, led)
+		l.quiet = t.n.cfg.HeartbeatTimeout * 7 / 10
 	}
-	for turn, length := range turns {
-		left := led[:0]
-		for _, g := range led {
-			if id, ok := g.leader(); !ok || id == peer {
-				left = append(left, g)
-			}
+	t.mu.Lock()
+	t.lost[id] = l
+	t.from, t.till = l.at, l.at.Add(takeoverLimit)
+	t.mu.Unlock()
+	t.poke()
+}
+
+func (t *takeover) born() {
+	t.mu.Lock()
+	t.from = time.Now().Add(birthPause)
+	t.till = t.from.Add(takeoverLimit)
+	t.mu.Unlock()
+	t.poke()
+}
+
+func (t *takeover) poke() {
+	select {
+	case t.wake <- struct{}{}:
+	default:
+	}
+}
+
+// now returns the deaths that are not long past, and how long to wait before a look; ok is false when the
+// time for looking is over. A node that was restarted at once stays lost: whoever it led is not led.
+func (t *takeover) now() (lost map[bridge.NodeID]time.Duration, wait time.Duration, ok bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	lost = map[bridge.NodeID]time.Duration{}
+	for id, l := range t.lost {
+		if time.Since(l.at) > takeoverLimit {
+			delete(t.lost, id)
+			continue
 		}
-		if led = left; len(led) == 0 || n.draining.Load() {
+		lost[id] = l.quiet
+	}
+	return lost, time.Until(t.from), time.Now().Before(t.till)
+}
+
+func (t *takeover) run(ctx context.Context) {
+	var campaigns sync.WaitGroup
+	defer campaigns.Wait()
+	for {
+		select {
+		case <-t.wake:
+		case <-ctx.Done():
 			return
 		}
-		for _, g := range led {
-			order := n.alivePreference(g.id)
-			if 2*len(order) <= len(n.members) {
-				continue // no majority: nobody can be elected
-			}
-			if order[turn%len(order)] != n.cfg.NodeID || g.raft.State() == raft.Leader {
-				continue
-			}
-			n.log.Info().Uint16("group", uint16(g.id)).Str("peer", string(peer)).Int("turn", turn).Msg("takes over")
-			g.campaign(length)
+		t.settle(ctx, &campaigns)
+	}
+}
+
+// settle looks until every group has a leader or time is up.
+func (t *takeover) settle(ctx context.Context, campaigns *sync.WaitGroup) {
+	waits := map[bridge.GroupID]*waiting{}
+	begun := time.Now()
+	for pause := takeoverPause; !t.n.draining.Load(); {
+		lost, wait, ok := t.now()
+		if !ok {
+			return
 		}
+		if wait <= 0 {
+			led := t.leaderless(lost)
+			if len(led) == 0 {
+				return
+			}
+			views, complete := t.n.ask(ctx)
+			for _, g := range led {
+				// All who are there must have spoken, or two nodes could come to different answers.
+				if complete || time.Since(begun) > takeoverPatience {
+					t.stand(g, lost, views, waits, campaigns)
+				}
+			}
+			wait, pause = pause, min(2*pause, maxTakeoverPause)
+		}
+		timer := time.NewTimer(wait)
 		select {
-		case <-time.After(length):
+		case <-timer.C:
+		case <-t.wake:
+			pause = takeoverPause
 		case <-ctx.Done():
+		}
+		timer.Stop()
+		if ctx.Err() != nil {
 			return
 		}
 	}
 }
 
-// unheard waits for Raft's own silence, up to the heartbeat timeout, and returns the groups that have it.
-func (n *Node) unheard(ctx context.Context, led []*group) []*group {
-	limit := n.cfg.HeartbeatTimeout * 8 / 10
-	var out []*group
-	for _, g := range led {
-		if d := limit - time.Since(g.raft.LastContact()); d > 0 {
-			select {
-			case <-time.After(d):
-			case <-ctx.Done():
-				return nil
-			}
+// stand campaigns for a group if it is this node's turn.
+func (t *takeover) stand(g *group, lost map[bridge.NodeID]time.Duration, views map[bridge.NodeID]view, waits map[bridge.GroupID]*waiting, campaigns *sync.WaitGroup) {
+	w := waits[g.id]
+	if w == nil {
+		w = &waiting{passed: map[bridge.NodeID]bool{}}
+		waits[g.id] = w
+	}
+	s := succession{group: g.id, lost: lost, members: t.n.members, views: views, passed: w.passed}
+	id, ok := s.candidate()
+	if !ok {
+		clear(w.passed) // all had their turn
+		return
+	}
+	if w.turn(id, highestTerm(g.id, views), id == t.n.cfg.NodeID && g.raft.State() == raft.Follower) && id == t.n.cfg.NodeID {
+		t.n.log.Info().Uint16("group", uint16(g.id)).Strs("lost", names(lost)).Msg("stands for election")
+		campaigns.Add(1)
+		go func() {
+			defer campaigns.Done()
+			g.campaign(takeoverPatience)
+		}()
+	}
+}
+
+// waiting is for whom a group waits.
+type waiting struct {
+	id     bridge.NodeID
+	since  time.Time   // of its last sign
+	term   bridge.Term // the highest that any node was in then
+	passed map[bridge.NodeID]bool
+}
+
+// turn notes that id should stand, in the light of the highest term that any node is in, and says whether
+// it should do so now. idle says that it is this node, and not at it.
+func (w *waiting) turn(id bridge.NodeID, term bridge.Term, idle bool) bool {
+	switch {
+	case id != w.id: // its time begins
+		w.id, w.since, w.term = id, time.Now(), term
+		return true
+	case term > w.term: // an election goes on
+		w.since, w.term = time.Now(), term
+	case idle && time.Since(w.since) > maxTakeoverPause:
+		// Its term was behind somebody's, which it has learnt by now.
+		w.since = time.Now()
+		return true
+	case time.Since(w.since) > takeoverPatience:
+		w.passed[id] = true
+		w.id = ""
+	}
+	return false
+}
+
+func highestTerm(g bridge.GroupID, views map[bridge.NodeID]view) (term bridge.Term) {
+	for _, v := range views {
+		if int(g) < len(v.groups) {
+			term = max(term, v.groups[g].Term)
 		}
-		if time.Since(g.raft.LastContact()) >= limit {
+	}
+	return term
+}
+
+func names(of map[bridge.NodeID]time.Duration) (out []string) {
+	for id := range maps.Keys(of) {
+		out = append(out, string(id))
+	}
+	return out
+}
+
+// leaderless returns the groups that have no leader but a lost one. A survivor that noticed sooner may
+// have campaigned here already, which makes Raft forget the dead leader: a group without one counts.
+func (t *takeover) leaderless(lost map[bridge.NodeID]time.Duration) (out []*group) {
+	for _, g := range t.n.groups {
+		id, ok := g.leader()
+		if _, gone := lost[id]; !ok || gone {
 			out = append(out, g)
 		}
 	}
 	return out
+}
+
+// ask asks all nodes that are there for their views; complete says that all have answered.
+func (n *Node) ask(ctx context.Context) (views map[bridge.NodeID]view, complete bool) {
+	ctx, cancel := context.WithTimeout(ctx, takeoverAsk)
+	defer cancel()
+	own := n.ownView()
+	views = map[bridge.NodeID]view{n.cfg.NodeID: own}
+	var mu sync.Mutex
+	var wg sync.WaitGroup
+	for _, id := range own.alive {
+		if id == n.cfg.NodeID {
+			continue
+		}
+		wg.Add(1)
+		go func() {
+			defer wg.Done()
+			if v, err := n.peers.groups(ctx, id); err == nil {
+				mu.Lock()
+				views[id] = v
+				mu.Unlock()
+			}
+		}()
+	}
+	wg.Wait()
+	return views, len(views) == len(own.alive)
 }

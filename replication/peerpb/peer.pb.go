@@ -638,6 +638,7 @@ type GroupsReply struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Groups        []*Group               `protobuf:"bytes,1,rep,name=groups,proto3" json:"groups,omitempty"`
 	Draining      bool                   `protobuf:"varint,2,opt,name=draining,proto3" json:"draining,omitempty"` // the node is stopping: give it no leadership
+	Alive         []string               `protobuf:"bytes,3,rep,name=alive,proto3" json:"alive,omitempty"`        // the nodes that answer it, itself included; empty: an older build
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -686,13 +687,23 @@ func (x *GroupsReply) GetDraining() bool {
 	return false
 }
 
+func (x *GroupsReply) GetAlive() []string {
+	if x != nil {
+		return x.Alive
+	}
+	return nil
+}
+
 type Group struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Group         uint32                 `protobuf:"varint,1,opt,name=group,proto3" json:"group,omitempty"`
 	Leader        string                 `protobuf:"bytes,2,opt,name=leader,proto3" json:"leader,omitempty"` // empty: none known
 	Term          uint64                 `protobuf:"varint,3,opt,name=term,proto3" json:"term,omitempty"`
-	Last          uint64                 `protobuf:"varint,4,opt,name=last,proto3" json:"last,omitempty"`       // the last entry in its log
-	Applied       uint64                 `protobuf:"varint,5,opt,name=applied,proto3" json:"applied,omitempty"` // the last entry its state machine has applied
+	Last          uint64                 `protobuf:"varint,4,opt,name=last,proto3" json:"last,omitempty"`                         // the last entry in its log
+	Applied       uint64                 `protobuf:"varint,5,opt,name=applied,proto3" json:"applied,omitempty"`                   // the last entry its state machine has applied
+	LastTerm      uint64                 `protobuf:"varint,6,opt,name=last_term,json=lastTerm,proto3" json:"last_term,omitempty"` // the term of last; 0: an older build
+	QuietMs       int64                  `protobuf:"varint,7,opt,name=quiet_ms,json=quietMs,proto3" json:"quiet_ms,omitempty"`    // how long it has not heard from a leader; 0 if it leads
+	Barred        bool                   `protobuf:"varint,8,opt,name=barred,proto3" json:"barred,omitempty"`                     // it must not stand for election (a newcomer)
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -762,6 +773,27 @@ func (x *Group) GetApplied() uint64 {
 	return 0
 }
 
+func (x *Group) GetLastTerm() uint64 {
+	if x != nil {
+		return x.LastTerm
+	}
+	return 0
+}
+
+func (x *Group) GetQuietMs() int64 {
+	if x != nil {
+		return x.QuietMs
+	}
+	return 0
+}
+
+func (x *Group) GetBarred() bool {
+	if x != nil {
+		return x.Barred
+	}
+	return false
+}
+
 var File_peer_proto protoreflect.FileDescriptor
 
 const file_peer_proto_rawDesc = "" +
@@ -807,16 +839,20 @@ const file_peer_proto_rawDesc = "" +
 	"\vStatusReply\x123\n" +
 	"\afailure\x18\x01 \x01(\v2\x19.tidewire.peer.v1.FailureR\afailure\x12\x12\n" +
 	"\x04json\x18\x02 \x01(\fR\x04json\"\x0f\n" +
-	"\rGroupsRequest\"Z\n" +
+	"\rGroupsRequest\"p\n" +
 	"\vGroupsReply\x12/\n" +
 	"\x06groups\x18\x01 \x03(\v2\x17.tidewire.peer.v1.GroupR\x06groups\x12\x1a\n" +
-	"\bdraining\x18\x02 \x01(\bR\bdraining\"w\n" +
+	"\bdraining\x18\x02 \x01(\bR\bdraining\x12\x14\n" +
+	"\x05alive\x18\x03 \x03(\tR\x05alive\"\xc7\x01\n" +
 	"\x05Group\x12\x14\n" +
 	"\x05group\x18\x01 \x01(\rR\x05group\x12\x16\n" +
 	"\x06leader\x18\x02 \x01(\tR\x06leader\x12\x12\n" +
 	"\x04term\x18\x03 \x01(\x04R\x04term\x12\x12\n" +
 	"\x04last\x18\x04 \x01(\x04R\x04last\x12\x18\n" +
-	"\aapplied\x18\x05 \x01(\x04R\aapplied*\xa2\x01\n" +
+	"\aapplied\x18\x05 \x01(\x04R\aapplied\x12\x1b\n" +
+	"\tlast_term\x18\x06 \x01(\x04R\blastTerm\x12\x19\n" +
+	"\bquiet_ms\x18\a \x01(\x03R\aquietMs\x12\x16\n" +
+	"\x06barred\x18\b \x01(\bR\x06barred*\xa2\x01\n" +
 	"\vFailureKind\x12\x17\n" +
 	"\x13FAILURE_UNSPECIFIED\x10\x00\x12\x17\n" +
 	"\x13FAILURE_UNAVAILABLE\x10\x01\x12\x17\n" +

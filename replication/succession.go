@@ -1,0 +1,81 @@
+package replication
+
+import (
+	"time"
+
+	"github.com/tidewire/tidewire/bridge"
+)
+
+// succession is the question who should stand for election in a group whose leader is lost: a pure function
+// of what the nodes say of themselves, so that all who ask the same nodes get the same answer and one of
+// them stands, not all.
+//
+// Rejected: turns by a clock, in a fixed order of the nodes. A node that is slow to win (two fsyncs here, two
+// there) was overtaken by the next one's turn, whose higher term undid its election; on a busy machine the
+// two went on like that until Raft's own timers ended it, three seconds later.
+type succession struct {
+	group bridge.GroupID
+	// lost are the nodes that may have led it and were lost, each with how long others must not have heard
+	// from it through Raft to count it as lost too: zero where the death itself was seen, for then a broken
+	// connection is enough.
+	lost    map[bridge.NodeID]time.Duration
+	members []Peer // all of the cluster, by id
+	// views are what the nodes said a moment ago, this one's own included. A node that does not answer is
+	// not there. A lost one may be: it was restarted, or it lives and only we do not hear it.
+	views map[bridge.NodeID]view
+	// passed are nodes that were to stand and did not win in good time.
+	passed map[bridge.NodeID]bool
+}
+
+// candidate returns the node that should stand; ok is false if nobody should: there is a leader, or it is
+// not lost to a majority, or nobody is fit.
+//
+// It is the one with the most advanced log, since nobody else may be sure of a majority's votes; of equals
+// the first in the group's order of preference (placement.go).
+func (s succession) candidate() (id bridge.NodeID, ok bool) {
+	agree := 0
+	var best standing
+	for _, p := range preference(s.group, s.members) {
+		at, there := s.standing(p.ID)
+		if !there {
+			continue
+		}
+		if at.Leader == p.ID {
+			return "", false // it leads; who does not hear it is not asked
+		}
+		if _, lost := s.lost[p.ID]; lost || !s.leaderless(s.views[p.ID], at) {
+			continue
+		}
+		agree++
+		if s.views[p.ID].draining || at.barred || s.passed[p.ID] {
+			continue
+		}
+		if !ok || at.newer(best) {
+			id, best, ok = p.ID, at, true
+		}
+	}
+	return id, ok && 2*agree > len(s.members)
+}
+
+// leaderless says whether a node knows no leader, or only one that is lost to it as well.
+func (s succession) leaderless(v view, at standing) bool {
+	if at.Leader == "" {
+		return true
+	}
+	quiet, lost := s.lost[at.Leader]
+	if !lost {
+		return false
+	}
+	if _, back := s.views[at.Leader]; back || len(v.alive) == 0 {
+		return true // it does not lead, as it says itself; or a build that does not say whom it hears
+	}
+	return !v.hears(at.Leader) && at.quiet >= quiet
+}
+
+func (s succession) standing(id bridge.NodeID) (standing, bool) {
+	v, ok := s.views[id]
+	if !ok || int(s.group) >= len(v.groups) {
+		return standing{}, false
+	}
+	return v.groups[s.group], true
+}
