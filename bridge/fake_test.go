@@ -75,11 +75,12 @@ func (p *fakePart) append(r Record) Offset {
 }
 
 type fakeKafka struct {
-	mu        sync.Mutex
-	parts     map[TopicPartition]*fakePart
-	committed map[TopicPartition]CommitOffset
-	away      bool
-	changed   chan struct{} // closed and made anew at every change
+	mu           sync.Mutex
+	parts        map[TopicPartition]*fakePart
+	committed    map[TopicPartition]CommitOffset
+	commitsAsked int
+	away         bool
+	changed      chan struct{} // closed and made anew at every change
 	// produce decides what becomes of a write: whether it is written and what the caller is told.
 	// It is called without the lock.
 	produce func(tp TopicPartition, r Record) (write bool, err error)
@@ -222,6 +223,7 @@ func (k *fakeKafka) Committed(_ context.Context, tps []TopicPartition) (map[Topi
 	if k.away {
 		return nil, errAway
 	}
+	k.commitsAsked++
 	out := make(map[TopicPartition]CommitOffset)
 	for _, tp := range tps {
 		if c, ok := k.committed[tp]; ok {
@@ -229,6 +231,12 @@ func (k *fakeKafka) Committed(_ context.Context, tps []TopicPartition) (map[Topi
 		}
 	}
 	return out, nil
+}
+
+func (k *fakeKafka) askedForCommits() int {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.commitsAsked
 }
 
 func (k *fakeKafka) Produce(ctx context.Context, tp TopicPartition, r Record) (Produced, error) {

@@ -171,7 +171,7 @@ func (l *lead) run() {
 		return
 	}
 	// starting holds one goroutine a partition that is being begun; they end with ctx.
-	starting := &starter{l: l, busy: make(map[TopicPartition]bool)}
+	starting := &starter{l: l, busy: make(map[TopicPartition]bool), known: make(map[TopicPartition]bool)}
 	defer starting.wg.Wait()
 	for l.ctx.Err() == nil {
 		if l.due() {

@@ -244,17 +244,11 @@ func TestEpochsFromCommits(t *testing.T) {
 	n.lead()
 	k.write(orders0, "", "c")
 	n.wantNext(orders0, 3)
-	k.do(func() {
-		for _, c := range n.Commits() {
-			k.committed[c.TP] = c
-		}
-	})
+	k.commit(n)
 	n.depose()
 
 	k.write(orders0, "", "d")
-	n2 := newRaft().node(t, k, "n1", func(c *Config) { c.Start = StartPolicy{} })
-	n2.TopicsChanged(topicMap("orders", 1, 1))
-	n2.lead()
+	n2 := reborn(t, k, 1)
 	// What was there before comes from Kafka, where the epochs place it.
 	n2.wantShown(orders0, "a@1,1", "b@1,2", "c@2,1", "d@2,2")
 	k.write(orders0, "", "e")

@@ -9,14 +9,14 @@ import "slices"
 // Invariants, kept by every operation:
 //
 //  1. next is the End of the last epoch.
-//  2. Epochs rise strictly: by one, and after an adoption from commits by rebirthLeap.
+//  2. Epochs rise strictly: by one, but for what start brings.
 //  3. A record is stamped at most once: an offset below next is dropped.
 //  4. No offset is left out: a batch that begins beyond next is refused whole.
 type ledger struct {
 	topic  TopicID
 	epochs epochList
 	// term is the Raft term in which the epoch in force was opened; a batch of a later term opens
-	// the next one. Zero after the ledger was adopted from commits.
+	// the next one. Zero after the ledger was taken up from commits, until the first batch.
 	term Term
 	// leaders are Kafka's leader epochs of what was read last.
 	leaders leaderList
@@ -36,13 +36,8 @@ type ledger struct {
 // coordinator dies between Kafka's acknowledgement and the client's, so this spans many failovers.
 const maxDropped = 1024
 
-// rebirthLeap is by how much the epoch rises after the epochs were taken from the group's commits. The
-// cluster may have opened epochs that its last commit does not know; positions in those must stay
-// unknown and not come to mean other records. There is a commit each second, so the leap is far.
-const rebirthLeap = 1000
-
 // startOp begins a partition that the cluster has not read, or one whose epochs were taken from the
-// group's commits (epochs not empty; next is their last End).
+// group's commits (epochs not empty; next is their last End; the last, empty, is for what will be read now).
 type startOp struct {
 	TP         TopicPartition
 	Topic      TopicID
@@ -90,6 +85,12 @@ type stamped struct {
 }
 
 func (l *ledger) started() bool { return len(l.epochs) > 0 }
+
+// takenUp says that the ledger was taken up from commits and that no record has been given a position in
+// the epoch which that opened.
+func (l *ledger) takenUp() bool {
+	return l.started() && l.term == 0 && l.epochs.last().First == l.epochs.last().End
+}
 func (l *ledger) next() Offset  { return l.epochs.last().End }
 func (l *ledger) first() Offset { return l.epochs[0].First }
 func (l *ledger) head() Position {
@@ -104,7 +105,7 @@ func (l *ledger) start(term Term, op startOp) bool {
 	}
 	l.topic, l.partitions, l.atStart, l.scattered, l.leaders = op.Topic, op.Partitions, op.AtStart, op.Scattered, op.Leaders
 	if len(op.Epochs) > 0 {
-		l.epochs = slices.Clone(op.Epochs) // term stays zero: the next batch opens an epoch
+		l.epochs = slices.Clone(op.Epochs) // term stays zero
 		return true
 	}
 	l.term = term
@@ -126,7 +127,11 @@ func (l *ledger) batch(term Term, op batchOp) (s stamped, ok bool) {
 	for len(records) > 0 && records[0].Offset < l.next() {
 		records = records[1:]
 	}
-	if term != l.term {
+	switch {
+	case l.takenUp():
+		// Whoever reads first, in whatever term: the commits know this epoch, and only this one.
+		l.term = term
+	case term != l.term:
 		l.open(term, l.next())
 	}
 	l.leaders = l.leaders.read(op.Leader, l.next())
@@ -189,7 +194,7 @@ func (l *ledger) note(op noteOp) bool {
 // open begins the next epoch at first.
 func (l *ledger) open(term Term, first Offset) {
 	rise := Epoch(1)
-	if l.term == 0 {
+	if l.term == 0 && !l.takenUp() { // taken up without an empty epoch: an entry of an older build
 		rise = rebirthLeap
 	}
 	l.term = term

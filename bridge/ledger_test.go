@@ -6,6 +6,7 @@ import (
 	"reflect"
 	"slices"
 	"testing"
+	"time"
 
 	"pgregory.net/rapid"
 )
@@ -161,6 +162,8 @@ func (r *ledgerRun) reborn() {
 	r.w.extend(extended)
 	op.TP, op.Partitions = ledgerTP, 4
 	op.Epochs.last().End += Offset(extended)
+	op.Epochs = afterRebirth(op.Epochs, time.Time{})
+	r.w.leap()
 	op.First = r.w.next
 	r.a, r.b = new(ledger), new(ledger)
 	for _, l := range []*ledger{r.a, r.b} {

@@ -3,6 +3,7 @@ package bridge
 import (
 	"context"
 	"errors"
+	"fmt"
 	"testing"
 	"time"
 )
@@ -34,12 +35,32 @@ func (k *fakeKafka) commit(n *testNode) {
 	})
 }
 
-// reborn is a cluster that knows nothing but what Kafka has.
+// reborn is a cluster that knows nothing but what Kafka has, and commits what it reads.
 func reborn(t *testing.T, k *fakeKafka, partitions int32) *testNode {
+	n := mute(t, k, partitions)
+	k.commitAlways(t, n)
+	return n
+}
+
+// mute is one that cannot commit.
+func mute(t *testing.T, k *fakeKafka, partitions int32) *testNode {
 	n := newRaft().node(t, k, "n1", func(c *Config) { c.Start = StartPolicy{} })
 	n.TopicsChanged(topicMap("orders", partitions, 1))
 	n.lead()
 	return n
+}
+
+// commitAlways commits for n what it leads, as the group does once a second.
+func (k *fakeKafka) commitAlways(t *testing.T, n *testNode) {
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	t.Cleanup(func() { cancel(); <-done })
+	go func() {
+		defer close(done)
+		for pause(ctx, time.Millisecond) {
+			k.commit(n)
+		}
+	}()
 }
 
 // resumes says what a client that stopped at p gets from n, as values, or the verdict that it gets nothing.
@@ -82,7 +103,42 @@ func TestRebornKnowsWhatTheCommitDidNot(t *testing.T) {
 	n = reborn(t, k, 1)
 	n.wantNext(orders0, 7)
 	k.write(orders0, "", "h")
-	n.wantShown(orders0, "a@1,1", "b@1,2", "c@1,3", "d@1,4", "e@1,5", "f@1,6", "g@1001,1", "h@2001,1")
+	n.wantShown(orders0, "a@1,1", "b@1,2", "c@1,3", "d@1,4", "e@1,5", "f@1,6", "g@1001,1", "h@3001,1")
+}
+
+// All disks are lost again before the cluster that took up the epochs has committed its own. It used to read
+// on at once, and what it gave out was given other positions by the next, which found the same commit (`make
+// faults SCENARIO=kill-all-wiped SEED=2`: 3,265 records of 2,074 "lost", 615 out of order). Now it gives
+// nothing out until the commits know its epoch.
+func TestRebornTwiceFromOneCommit(t *testing.T) {
+	k := dead(t)
+	n := mute(t, k, 1)
+	n.wantShown(orders0, "a@1,1", "b@1,2", "c@1,3", "d@1,4", "e@1,5")
+	k.write(orders0, "", "f", "g")
+	asked := k.askedForCommits()
+	eventually(t, func() bool { return k.askedForCommits() > asked+1 }, func() string { return "it does not look for its commit" })
+	n.wantShown(orders0, "a@1,1", "b@1,2", "c@1,3", "d@1,4", "e@1,5")
+	n.depose()
+
+	n = reborn(t, k, 1)
+	n.wantShown(orders0, "a@1,1", "b@1,2", "c@1,3", "d@1,4", "e@1,5", "f@1,6", "g@1,7")
+	n.wantNext(orders0, 7)
+	k.write(orders0, "", "h")
+	n.wantShown(orders0, "a@1,1", "b@1,2", "c@1,3", "d@1,4", "e@1,5", "f@1,6", "g@1,7", "h@1001,1")
+}
+
+// Another coordinator comes before the first record: the epoch that the commits know is used all the same.
+func TestRebornAndAnotherCoordinator(t *testing.T) {
+	k := dead(t)
+	n := reborn(t, k, 1)
+	n.wantNext(orders0, 5)
+	n.lead()
+	n.lead()
+	k.write(orders0, "", "f")
+	n.wantShown(orders0, "a@1,1", "b@1,2", "c@1,3", "d@1,4", "e@1,5", "f@1001,1")
+	n.lead()
+	k.write(orders0, "", "g")
+	n.wantShown(orders0, "a@1,1", "b@1,2", "c@1,3", "d@1,4", "e@1,5", "f@1001,1", "g@1002,1")
 }
 
 // A coordinator had moved after the last commit: the positions of its epoch are unknown for ever. Without
@@ -116,9 +172,10 @@ func TestRebornAfterATruncation(t *testing.T) {
 	for name, tc := range map[string]struct {
 		cut   Offset
 		known Seqno // up to here positions of epoch 1 mean what they meant
+		epoch Epoch // of what comes then
 	}{
-		"after the commit":  {3, 3},
-		"before the commit": {1, 2},
+		"after the commit":  {3, 3, 1001},
+		"before the commit": {1, 2, 1002}, // the epoch after the rebirth begins behind the truncation, and ends with it
 	} {
 		t.Run(name, func(t *testing.T) {
 			k := dead(t)
@@ -127,7 +184,7 @@ func TestRebornAfterATruncation(t *testing.T) {
 			n := reborn(t, k, 1)
 			n.wantNext(orders0, tc.cut+3)
 			shown := n.shown(orders0)
-			if got := shown[max(0, len(shown)-3):]; got[0] != "X@1001,1" || got[2] != "Z@1001,3" {
+			if got := shown[max(0, len(shown)-3):]; got[0] != fmt.Sprintf("X@%d,1", tc.epoch) || got[2] != fmt.Sprintf("Z@%d,3", tc.epoch) {
 				t.Errorf("shows %v", shown)
 			}
 			for s := tc.known + 1; s <= 5; s++ {
@@ -163,7 +220,7 @@ func TestRebornToAnotherTopic(t *testing.T) {
 	n.lead()
 	n.wantNext(orders0, 4)
 	shown := n.shown(orders0)
-	if got := shown[len(shown)-4:]; got[0] != "A@1001,1" || got[3] != "D@1001,4" {
+	if got := shown[len(shown)-4:]; got[0] != "A@1002,1" || got[3] != "D@1002,4" {
 		t.Errorf("shows %v", shown)
 	}
 	if o, ok := n.resumes(at(1, 4)); ok {

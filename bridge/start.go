@@ -87,7 +87,7 @@ func (b *Bridge) begin(ctx context.Context, tp TopicPartition, m TopicMeta) (*st
 // takeUp completes the beginning of a partition that an earlier life of the cluster has read. Its commits
 // lag behind what it gave out by a second or so: a record behind the commit was either given a position
 // in the last epoch by the same arithmetic, or none, or (when a coordinator moved in that second) one in
-// a later epoch, which stays unknown because the epoch leaps (see rebirthLeap). So the last epoch is
+// a later epoch, which stays unknown because the next epoch is far from it (afterRebirth). So the last epoch is
 // extended to what Kafka holds, and positions in it mean what they meant. Behind a change of leader in
 // Kafka its log may have been truncated, and offsets may name other records than those that were given
 // out; so the extension ends with the leader epoch in which the commit was made.
@@ -115,17 +115,20 @@ func (b *Bridge) takeUp(ctx context.Context, o *startOp, m TopicMeta) (*startOp,
 	return o, nil
 }
 
-// afterRebirth ends the epochs of an earlier life with an empty one whose number comes from the clock, in
-// unix microseconds (below 2^53 until 2255). A cluster that loses every disk twice within seconds finds the
-// same commits twice; with a leap alone both lives would open the same epochs, and a position would name two
-// records. A clock that stands behind the first life's leaves the leap.
+// rebirthLeap is by how much the epoch rises at least when epochs were taken from the group's commits. The
+// cluster may have opened epochs that its last commit does not know; positions in those must stay
+// unknown and not come to mean other records. There is a commit each second, so the leap is far.
+const rebirthLeap = 1000
+
+// afterRebirth ends the epochs of an earlier life with an empty one, for what this life will read. Its
+// number comes from the clock, in unix microseconds (below 2^53 until 2255). A cluster that loses every disk
+// twice within seconds finds the same commits twice; with a leap alone both lives would open the same
+// epoch, and a position would name two records. A clock that stands behind leaves the leap.
 func afterRebirth(epochs epochList, now time.Time) epochList {
-	clock, last := Epoch(max(now.UnixMicro(), 0)), epochs.last()
-	if clock <= last.Epoch {
-		return epochs
-	}
+	last := *epochs.last()
 	epochs = slices.Clone(epochs[max(0, len(epochs)-maxEpochs+1):])
-	return append(epochs, epochRange{Epoch: clock, First: last.End, End: last.End})
+	next := max(Epoch(max(now.UnixMicro(), 0)), last.Epoch+rebirthLeap)
+	return append(epochs, epochRange{Epoch: next, First: last.End, End: last.End})
 }
 
 // isNew says whether a partition came into being while the cluster was watching: then its first

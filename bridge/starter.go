@@ -17,6 +17,8 @@ type starter struct {
 	wg   sync.WaitGroup
 	mu   sync.Mutex
 	busy map[TopicPartition]bool
+	// known are partitions that were taken up from commits and whose new epoch the commits know by now.
+	known map[TopicPartition]bool
 }
 
 // start has a partition read: at once when its ledger is there, after agreeing on its beginning when
@@ -30,13 +32,62 @@ func (s *starter) start(tp TopicPartition, m TopicMeta) {
 	}
 	if p := s.l.b.started(tp); p != nil {
 		var topic TopicID
-		p.view(func(led *ledger) { topic = led.topic })
+		takenUp := false
+		p.view(func(led *ledger) { topic, takenUp = led.topic, led.takenUp() })
+		s.mu.Lock()
+		known := s.known[tp]
+		s.mu.Unlock()
 		if topic == m.ID || topic.IsZero() || m.ID.IsZero() {
+			if takenUp && !known {
+				s.awaitCommit(p)
+				return
+			}
 			s.l.read(tp, m.ID)
 			return
 		}
 	}
 	s.background(tp, func(ctx context.Context) error { return s.begin(ctx, tp, m) })
+}
+
+// commitPatience is how long a partition that was taken up from commits waits for a commit of its own. The
+// members of the dead cluster count as the consumer group's until their sessions time out, and nobody can
+// commit before: some ten seconds. Where nobody may commit at all, it must be read all the same.
+const commitPatience = time.Minute
+
+// errNotCommitted: the consumer group's commits do not know the epoch yet that a rebirth has opened.
+var errNotCommitted = errors.New("waiting for the consumer group to commit the new epoch, so that its positions survive another loss of all disks")
+
+// awaitCommit holds a partition back that was taken up from commits, until they know the epoch in which its
+// records will be given positions. Were all disks lost again before, the next life would find the commits of
+// the one before this one, and give the same records other positions.
+func (s *starter) awaitCommit(p *partition) {
+	begun := time.Now()
+	s.background(p.tp, func(ctx context.Context) error {
+		ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+		defer cancel()
+		var want Epoch
+		p.view(func(led *ledger) { want = led.epochs.last().Epoch })
+		known := false
+		commits, err := s.l.b.cfg.Committed.Committed(ctx, []TopicPartition{p.tp})
+		if c, ok := commits[p.tp]; err == nil && ok {
+			o, ours, err := parseMetadata(c.Metadata, c.Offset)
+			known = err == nil && ours && o.Epochs.last().Epoch >= want
+		}
+		switch {
+		case known:
+		case time.Since(begun) > commitPatience:
+			s.l.b.log.Warn().Err(err).Str("topic", p.tp.Topic).Int32("partition", p.tp.Partition).
+				Msg("read on without a commit: should all disks be lost again before there is one, the positions given out until then will not be known")
+		case err != nil:
+			return err
+		default:
+			return errNotCommitted
+		}
+		s.mu.Lock()
+		s.known[p.tp] = true
+		s.mu.Unlock()
+		return nil
+	})
 }
 
 // errTopicStale: topic discovery has yet to find that a topic was created again.
@@ -105,7 +156,7 @@ func (s *starter) background(tp TopicPartition, f func(ctx context.Context) erro
 			if err.Error() != logged && !errors.Is(err, ErrNotCoordinator) {
 				logged = err.Error()
 				s.l.b.log.Warn().Err(err).Str("topic", tp.Topic).Int32("partition", tp.Partition).
-					Msg("cannot begin to read yet: trying again")
+					Msg("cannot begin to read yet")
 			}
 			pause(s.l.ctx, retryStart)
 			if m, ok := s.l.b.topicMeta(tp.Topic); !ok || tp.Partition >= m.Partitions {
