@@ -62,6 +62,12 @@ type Config struct {
 	// Service answers the calls of other nodes. They may arrive before Open has returned.
 	Service PeerService
 
+	// Fit says whether this node could do the work of the group's leader now: whether it can reach
+	// what that needs. It is asked often, by any goroutine, and returns at once. A leader for which it
+	// has been false for a while hands its group to a node for which it has been true for a while.
+	// Nil: every node is as good as another.
+	Fit func(bridge.GroupID) bool
+
 	// HeartbeatTimeout is how long a follower waits for its leader before it asks for an election
 	// (and a candidate for votes). Deaths that close a connection are noticed at once whatever it is;
 	// it covers silent ones. Default 1.5 s: a silent death is noticed, by Silence and by seven tenths of

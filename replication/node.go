@@ -49,6 +49,8 @@ type Node struct {
 	serving     sync.WaitGroup     // gRPC
 
 	views    views
+	fitness  *fitnessLog
+	placeNow chan struct{} // wakes placement; one slot
 	draining atomic.Bool
 	fatal    chan error // holds the first error that ends the node
 	closing  sync.Once
@@ -80,7 +82,8 @@ func Open(cfg Config) (_ *Node, err error) {
 	n := &Node{
 		cfg: cfg, log: cfg.Log.With().Str("component", "replication").Logger(), incarnation: rand.Uint64(),
 		addrs: addresses{}, watchers: map[bridge.NodeID]*watcher{}, views: views{by: map[bridge.NodeID]view{}},
-		fatal: make(chan error, 1), conns: newConnSet(),
+		fatal: make(chan error, 1), conns: newConnSet(), placeNow: make(chan struct{}, 1),
+		fitness: newFitnessLog(cfg.Groups, cfg.Fit, time.Now()),
 	}
 	n.dialer = dialer{conns: n.conns}
 	n.takeover = newTakeover(n)
@@ -162,6 +165,7 @@ func Open(cfg Config) (_ *Node, err error) {
 	}
 	loop(n.takeover.run)
 	loop(n.place)
+	loop(n.watchFitness)
 	loop(n.housekeep)
 	n.log.Info().Str("node", string(cfg.NodeID)).Str("addr", n.self).Int("groups", cfg.Groups).Int("nodes", len(n.members)).Msg("in the cluster")
 	return n, nil

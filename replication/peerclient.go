@@ -200,6 +200,7 @@ func (cs *peerClients) groups(ctx context.Context, id bridge.NodeID) (view, erro
 		v.groups[i] = standing{
 			GroupStatus: bridge.GroupStatus{Group: bridge.GroupID(g.Group), Leader: bridge.NodeID(g.Leader), Term: bridge.Term(g.Term), Applied: g.Applied, Last: g.Last},
 			lastTerm:    g.LastTerm, quiet: time.Duration(g.QuietMs) * time.Millisecond, barred: g.Barred,
+			fitness: fromFitness[g.Fitness],
 		}
 	}
 	return v, nil

@@ -107,6 +107,7 @@ func (s *peerServer) Groups(context.Context, *peerpb.GroupsRequest) (*peerpb.Gro
 		r.Groups = append(r.Groups, &peerpb.Group{
 			Group: uint32(g.Group), Leader: string(g.Leader), Term: uint64(g.Term), Last: g.Last, Applied: g.Applied,
 			LastTerm: g.lastTerm, QuietMs: g.quiet.Milliseconds(), Barred: g.barred,
+			Fitness: toFitness[g.fitness],
 		})
 	}
 	return r, nil

@@ -19,8 +19,13 @@ import (
 // comes to rest.
 //
 // The leader of a group moves it: once a second it hands over to the first node before itself that has
-// been alive for a while, is not stopping, follows it and has all but the latest entries. A hand-over takes
+// been alive for a while, is not stopping, follows it, has all but the latest entries and is fit (fitness.go).
+// A leader that is unfit hands over to the first such node of the whole order, and at once; if there is none
+// it keeps the group, and leadership goes by the order again when somebody is fit. A hand-over takes
 // milliseconds (the library brings the other up to date and lets it campaign).
+//
+// Of an older node, which does not say whether it is fit, a fit leader thinks well; an unfit one does not
+// rely on it.
 const (
 	// placementEvery is the period of looking.
 	placementEvery = time.Second
@@ -72,6 +77,7 @@ func (n *Node) place(ctx context.Context) {
 		}
 		select {
 		case <-t.C:
+		case <-n.placeNow:
 		case <-ctx.Done():
 			return
 		}
@@ -104,14 +110,24 @@ func (n *Node) better(g *group) (Peer, bool) {
 		return Peer{}, false
 	}
 	last := g.raft.LastIndex()
+	since, unfit := n.fitness.unfitSince(g.id, time.Now())
 	for _, p := range preference(g.id, n.members) {
 		if p.ID == n.cfg.NodeID {
+			if unfit {
+				continue
+			}
 			return Peer{}, false
 		}
-		since, alive := n.aliveSince(p.ID)
+		born, alive := n.aliveSince(p.ID)
 		v, known := n.views.get(p.ID)
-		if !alive || time.Since(since) < placementAlive || !known || v.draining || int(g.id) >= len(v.groups) {
+		if !alive || time.Since(born) < placementAlive || !known || v.draining || int(g.id) >= len(v.groups) {
 			continue
+		}
+		if fit := v.groups[g.id].fitness; fit != fitnessSettled && (unfit || fit != fitnessUnknown) {
+			continue
+		}
+		if unfit && !v.at.After(since) {
+			continue // from before it may have lost the same
 		}
 		if s := v.groups[g.id]; s.Leader == n.cfg.NodeID && s.Last+placementLag >= last {
 			return p, true
@@ -161,12 +177,17 @@ var errNobodyToLead = errors.New("no other node is there to lead them")
 func (n *Node) drain(ctx context.Context, g *group) {
 	lonely := time.Now() // since when there has been nobody
 	for try := 0; ctx.Err() == nil && g.raft.State() == raft.Leader; try++ {
-		var to []Peer
+		var to, unfit []Peer
 		for _, p := range preference(g.id, n.members) {
-			if v, _ := n.views.get(p.ID); p.ID != n.cfg.NodeID && n.PeerAlive(p.ID) && !v.draining {
+			switch v, _ := n.views.get(p.ID); {
+			case p.ID == n.cfg.NodeID || !n.PeerAlive(p.ID) || v.draining:
+			case n.unfit(p.ID, g.id):
+				unfit = append(unfit, p)
+			default:
 				to = append(to, p)
 			}
 		}
+		to = append(to, unfit...) // better than nobody
 		if len(to) > 0 {
 			if err := g.transferTo(to[try%len(to)]); err == nil {
 				return

@@ -31,7 +31,7 @@ type succession struct {
 // not lost to a majority, or nobody is fit.
 //
 // It is the one with the most advanced log, since nobody else may be sure of a majority's votes; of equals
-// the first in the group's order of preference (placement.go).
+// one that is not unfit (fitness.go), and of those the first in the group's order of preference (placement.go).
 func (s succession) candidate() (id bridge.NodeID, ok bool) {
 	agree := 0
 	var best standing
@@ -50,7 +50,8 @@ func (s succession) candidate() (id bridge.NodeID, ok bool) {
 		if s.views[p.ID].draining || at.barred || s.passed[p.ID] {
 			continue
 		}
-		if !ok || at.newer(best) {
+		fitter := best.fitness == fitnessUnfit && at.fitness != fitnessUnfit && !best.newer(at)
+		if !ok || at.newer(best) || fitter {
 			id, best, ok = p.ID, at, true
 		}
 	}

@@ -27,6 +27,7 @@ func TestSuccession(t *testing.T) {
 	three := []Peer{{ID: "a"}, {ID: "b"}, {ID: "c"}}
 	five := append(slices.Clone(three), Peer{ID: "d"}, Peer{ID: "e"})
 	change := func(s standing, f func(*standing)) standing { f(&s); return s }
+	unfit := func(s standing) standing { s.fitness = fitnessUnfit; return s }
 	draining := said("bc", at("", 3, 10))
 	draining.draining = true
 	silent := map[bridge.NodeID]time.Duration{"a": time.Second}
@@ -53,6 +54,9 @@ func TestSuccession(t *testing.T) {
 		{"Raft heard it a moment ago", succession{members: three, lost: silent, views: views{"b": said("bc", at("a", 3, 10)),
 			"c": said("bc", change(at("a", 3, 10), func(s *standing) { s.quiet = time.Second / 2 }))}}, ""},
 		{"a newcomer does not stand, but counts", succession{members: three, views: views{"b": said("bc", change(at("a", 3, 10), func(s *standing) { s.barred = true })), "c": said("bc", at("a", 3, 10))}}, "c"},
+		{"one that is unfit lets another go first", succession{members: three, views: views{"b": said("bc", unfit(at("a", 3, 10))), "c": said("bc", at("a", 3, 10))}}, "c"},
+		{"unless its log is longer", succession{members: three, views: views{"b": said("bc", unfit(at("a", 3, 10))), "c": said("bc", at("a", 3, 9))}}, "b"},
+		{"or the other is unfit as well", succession{members: three, views: views{"b": said("bc", unfit(at("a", 3, 10))), "c": said("bc", unfit(at("a", 3, 10)))}}, "b"},
 		{"nor does one that is stopping", succession{members: three, views: views{"b": draining, "c": said("bc", at("", 3, 10))}}, "c"},
 		{"two were lost", succession{members: five, lost: map[bridge.NodeID]time.Duration{"a": 0, "b": 0}, views: views{
 			"c": said("cde", at("a", 3, 10)), "d": said("cde", at("b", 3, 10)), "e": said("cde", at("", 3, 10))}}, "c"},

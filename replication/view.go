@@ -28,6 +28,7 @@ type standing struct {
 	lastTerm uint64        // of the entry Last; 0: a build that does not say
 	quiet    time.Duration // how long it has not heard from the group's leader; 0 if it leads
 	barred   bool          // it must not stand for election (newcomer.go)
+	fitness  fitness
 }
 
 // newer says whether a log is more up to date than another: a node whose log is behind gets no vote from
@@ -84,6 +85,7 @@ func (g *group) standing() standing {
 		},
 		lastTerm: g.lastTerm(),
 		barred:   !g.node.newcomer.mayLead(g.id),
+		fitness:  g.node.fitness.of(g.id, time.Now()),
 	}
 	if g.raft.State() != raft.Leader {
 		s.quiet = time.Since(g.raft.LastContact())

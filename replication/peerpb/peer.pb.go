@@ -86,6 +86,60 @@ func (FailureKind) EnumDescriptor() ([]byte, []int) {
 	return file_peer_proto_rawDescGZIP(), []int{0}
 }
 
+// Fitness says whether the node could do the work of a group's leader: whether it reaches the Kafka brokers
+// that lead the group's partitions.
+type Fitness int32
+
+const (
+	Fitness_FITNESS_UNSPECIFIED Fitness = 0 // it does not tell
+	Fitness_FITNESS_SETTLED     Fitness = 1 // it does, and has done so for a while
+	Fitness_FITNESS_UNSETTLED   Fitness = 2 // neither for long: give it nothing, take nothing from it
+	Fitness_FITNESS_UNFIT       Fitness = 3 // it does not, and has not for a while
+)
+
+// Enum value maps for Fitness.
+var (
+	Fitness_name = map[int32]string{
+		0: "FITNESS_UNSPECIFIED",
+		1: "FITNESS_SETTLED",
+		2: "FITNESS_UNSETTLED",
+		3: "FITNESS_UNFIT",
+	}
+	Fitness_value = map[string]int32{
+		"FITNESS_UNSPECIFIED": 0,
+		"FITNESS_SETTLED":     1,
+		"FITNESS_UNSETTLED":   2,
+		"FITNESS_UNFIT":       3,
+	}
+)
+
+func (x Fitness) Enum() *Fitness {
+	p := new(Fitness)
+	*p = x
+	return p
+}
+
+func (x Fitness) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Fitness) Descriptor() protoreflect.EnumDescriptor {
+	return file_peer_proto_enumTypes[1].Descriptor()
+}
+
+func (Fitness) Type() protoreflect.EnumType {
+	return &file_peer_proto_enumTypes[1]
+}
+
+func (x Fitness) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Fitness.Descriptor instead.
+func (Fitness) EnumDescriptor() ([]byte, []int) {
+	return file_peer_proto_rawDescGZIP(), []int{1}
+}
+
 type Failure struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Kind          FailureKind            `protobuf:"varint,1,opt,name=kind,proto3,enum=tidewire.peer.v1.FailureKind" json:"kind,omitempty"`
@@ -704,6 +758,7 @@ type Group struct {
 	LastTerm      uint64                 `protobuf:"varint,6,opt,name=last_term,json=lastTerm,proto3" json:"last_term,omitempty"` // the term of last; 0: an older build
 	QuietMs       int64                  `protobuf:"varint,7,opt,name=quiet_ms,json=quietMs,proto3" json:"quiet_ms,omitempty"`    // how long it has not heard from a leader; 0 if it leads
 	Barred        bool                   `protobuf:"varint,8,opt,name=barred,proto3" json:"barred,omitempty"`                     // it must not stand for election (a newcomer)
+	Fitness       Fitness                `protobuf:"varint,9,opt,name=fitness,proto3,enum=tidewire.peer.v1.Fitness" json:"fitness,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -794,6 +849,13 @@ func (x *Group) GetBarred() bool {
 	return false
 }
 
+func (x *Group) GetFitness() Fitness {
+	if x != nil {
+		return x.Fitness
+	}
+	return Fitness_FITNESS_UNSPECIFIED
+}
+
 var File_peer_proto protoreflect.FileDescriptor
 
 const file_peer_proto_rawDesc = "" +
@@ -843,7 +905,7 @@ const file_peer_proto_rawDesc = "" +
 	"\vGroupsReply\x12/\n" +
 	"\x06groups\x18\x01 \x03(\v2\x17.tidewire.peer.v1.GroupR\x06groups\x12\x1a\n" +
 	"\bdraining\x18\x02 \x01(\bR\bdraining\x12\x14\n" +
-	"\x05alive\x18\x03 \x03(\tR\x05alive\"\xc7\x01\n" +
+	"\x05alive\x18\x03 \x03(\tR\x05alive\"\xfc\x01\n" +
 	"\x05Group\x12\x14\n" +
 	"\x05group\x18\x01 \x01(\rR\x05group\x12\x16\n" +
 	"\x06leader\x18\x02 \x01(\tR\x06leader\x12\x12\n" +
@@ -852,14 +914,20 @@ const file_peer_proto_rawDesc = "" +
 	"\aapplied\x18\x05 \x01(\x04R\aapplied\x12\x1b\n" +
 	"\tlast_term\x18\x06 \x01(\x04R\blastTerm\x12\x19\n" +
 	"\bquiet_ms\x18\a \x01(\x03R\aquietMs\x12\x16\n" +
-	"\x06barred\x18\b \x01(\bR\x06barred*\xa2\x01\n" +
+	"\x06barred\x18\b \x01(\bR\x06barred\x123\n" +
+	"\afitness\x18\t \x01(\x0e2\x19.tidewire.peer.v1.FitnessR\afitness*\xa2\x01\n" +
 	"\vFailureKind\x12\x17\n" +
 	"\x13FAILURE_UNSPECIFIED\x10\x00\x12\x17\n" +
 	"\x13FAILURE_UNAVAILABLE\x10\x01\x12\x17\n" +
 	"\x13FAILURE_NOT_EXPOSED\x10\x02\x12\x15\n" +
 	"\x11FAILURE_TOO_LARGE\x10\x03\x12\x14\n" +
 	"\x10FAILURE_REJECTED\x10\x04\x12\x1b\n" +
-	"\x17FAILURE_NOT_COORDINATOR\x10\x052\xab\x02\n" +
+	"\x17FAILURE_NOT_COORDINATOR\x10\x05*a\n" +
+	"\aFitness\x12\x17\n" +
+	"\x13FITNESS_UNSPECIFIED\x10\x00\x12\x13\n" +
+	"\x0fFITNESS_SETTLED\x10\x01\x12\x15\n" +
+	"\x11FITNESS_UNSETTLED\x10\x02\x12\x11\n" +
+	"\rFITNESS_UNFIT\x10\x032\xab\x02\n" +
 	"\x04Peer\x12K\n" +
 	"\aPublish\x12 .tidewire.peer.v1.PublishRequest\x1a\x1e.tidewire.peer.v1.PublishReply\x12B\n" +
 	"\x04Head\x12\x1d.tidewire.peer.v1.HeadRequest\x1a\x1b.tidewire.peer.v1.HeadReply\x12H\n" +
@@ -878,42 +946,44 @@ func file_peer_proto_rawDescGZIP() []byte {
 	return file_peer_proto_rawDescData
 }
 
-var file_peer_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
+var file_peer_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
 var file_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
 var file_peer_proto_goTypes = []any{
 	(FailureKind)(0),       // 0: tidewire.peer.v1.FailureKind
-	(*Failure)(nil),        // 1: tidewire.peer.v1.Failure
-	(*Header)(nil),         // 2: tidewire.peer.v1.Header
-	(*PublishRequest)(nil), // 3: tidewire.peer.v1.PublishRequest
-	(*PublishReply)(nil),   // 4: tidewire.peer.v1.PublishReply
-	(*HeadRequest)(nil),    // 5: tidewire.peer.v1.HeadRequest
-	(*HeadReply)(nil),      // 6: tidewire.peer.v1.HeadReply
-	(*StatusRequest)(nil),  // 7: tidewire.peer.v1.StatusRequest
-	(*StatusReply)(nil),    // 8: tidewire.peer.v1.StatusReply
-	(*GroupsRequest)(nil),  // 9: tidewire.peer.v1.GroupsRequest
-	(*GroupsReply)(nil),    // 10: tidewire.peer.v1.GroupsReply
-	(*Group)(nil),          // 11: tidewire.peer.v1.Group
+	(Fitness)(0),           // 1: tidewire.peer.v1.Fitness
+	(*Failure)(nil),        // 2: tidewire.peer.v1.Failure
+	(*Header)(nil),         // 3: tidewire.peer.v1.Header
+	(*PublishRequest)(nil), // 4: tidewire.peer.v1.PublishRequest
+	(*PublishReply)(nil),   // 5: tidewire.peer.v1.PublishReply
+	(*HeadRequest)(nil),    // 6: tidewire.peer.v1.HeadRequest
+	(*HeadReply)(nil),      // 7: tidewire.peer.v1.HeadReply
+	(*StatusRequest)(nil),  // 8: tidewire.peer.v1.StatusRequest
+	(*StatusReply)(nil),    // 9: tidewire.peer.v1.StatusReply
+	(*GroupsRequest)(nil),  // 10: tidewire.peer.v1.GroupsRequest
+	(*GroupsReply)(nil),    // 11: tidewire.peer.v1.GroupsReply
+	(*Group)(nil),          // 12: tidewire.peer.v1.Group
 }
 var file_peer_proto_depIdxs = []int32{
 	0,  // 0: tidewire.peer.v1.Failure.kind:type_name -> tidewire.peer.v1.FailureKind
-	2,  // 1: tidewire.peer.v1.PublishRequest.headers:type_name -> tidewire.peer.v1.Header
-	1,  // 2: tidewire.peer.v1.PublishReply.failure:type_name -> tidewire.peer.v1.Failure
-	1,  // 3: tidewire.peer.v1.HeadReply.failure:type_name -> tidewire.peer.v1.Failure
-	1,  // 4: tidewire.peer.v1.StatusReply.failure:type_name -> tidewire.peer.v1.Failure
-	11, // 5: tidewire.peer.v1.GroupsReply.groups:type_name -> tidewire.peer.v1.Group
-	3,  // 6: tidewire.peer.v1.Peer.Publish:input_type -> tidewire.peer.v1.PublishRequest
-	5,  // 7: tidewire.peer.v1.Peer.Head:input_type -> tidewire.peer.v1.HeadRequest
-	7,  // 8: tidewire.peer.v1.Peer.Status:input_type -> tidewire.peer.v1.StatusRequest
-	9,  // 9: tidewire.peer.v1.Peer.Groups:input_type -> tidewire.peer.v1.GroupsRequest
-	4,  // 10: tidewire.peer.v1.Peer.Publish:output_type -> tidewire.peer.v1.PublishReply
-	6,  // 11: tidewire.peer.v1.Peer.Head:output_type -> tidewire.peer.v1.HeadReply
-	8,  // 12: tidewire.peer.v1.Peer.Status:output_type -> tidewire.peer.v1.StatusReply
-	10, // 13: tidewire.peer.v1.Peer.Groups:output_type -> tidewire.peer.v1.GroupsReply
-	10, // [10:14] is the sub-list for method output_type
-	6,  // [6:10] is the sub-list for method input_type
-	6,  // [6:6] is the sub-list for extension type_name
-	6,  // [6:6] is the sub-list for extension extendee
-	0,  // [0:6] is the sub-list for field type_name
+	3,  // 1: tidewire.peer.v1.PublishRequest.headers:type_name -> tidewire.peer.v1.Header
+	2,  // 2: tidewire.peer.v1.PublishReply.failure:type_name -> tidewire.peer.v1.Failure
+	2,  // 3: tidewire.peer.v1.HeadReply.failure:type_name -> tidewire.peer.v1.Failure
+	2,  // 4: tidewire.peer.v1.StatusReply.failure:type_name -> tidewire.peer.v1.Failure
+	12, // 5: tidewire.peer.v1.GroupsReply.groups:type_name -> tidewire.peer.v1.Group
+	1,  // 6: tidewire.peer.v1.Group.fitness:type_name -> tidewire.peer.v1.Fitness
+	4,  // 7: tidewire.peer.v1.Peer.Publish:input_type -> tidewire.peer.v1.PublishRequest
+	6,  // 8: tidewire.peer.v1.Peer.Head:input_type -> tidewire.peer.v1.HeadRequest
+	8,  // 9: tidewire.peer.v1.Peer.Status:input_type -> tidewire.peer.v1.StatusRequest
+	10, // 10: tidewire.peer.v1.Peer.Groups:input_type -> tidewire.peer.v1.GroupsRequest
+	5,  // 11: tidewire.peer.v1.Peer.Publish:output_type -> tidewire.peer.v1.PublishReply
+	7,  // 12: tidewire.peer.v1.Peer.Head:output_type -> tidewire.peer.v1.HeadReply
+	9,  // 13: tidewire.peer.v1.Peer.Status:output_type -> tidewire.peer.v1.StatusReply
+	11, // 14: tidewire.peer.v1.Peer.Groups:output_type -> tidewire.peer.v1.GroupsReply
+	11, // [11:15] is the sub-list for method output_type
+	7,  // [7:11] is the sub-list for method input_type
+	7,  // [7:7] is the sub-list for extension type_name
+	7,  // [7:7] is the sub-list for extension extendee
+	0,  // [0:7] is the sub-list for field type_name
 }
 
 func init() { file_peer_proto_init() }
@@ -928,7 +998,7 @@ func file_peer_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_peer_proto_rawDesc), len(file_peer_proto_rawDesc)),
-			NumEnums:      1,
+			NumEnums:      2,
 			NumMessages:   11,
 			NumExtensions: 0,
 			NumServices:   1,

@@ -1,0 +1,181 @@
+package replication
+
+import (
+	"slices"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/tidewire/tidewire/bridge"
+)
+
+// fits is what the nodes of a test say of themselves.
+type fits []atomic.Bool
+
+func (f fits) option(i int, c *Config) { c.Fit = func(bridge.GroupID) bool { return f[i].Load() } }
+
+func (f fits) all(fit bool) {
+	for i := range f {
+		f[i].Store(fit)
+	}
+}
+
+func newFits(nodes int) fits {
+	f := make(fits, nodes)
+	f.all(true)
+	return f
+}
+
+func (c *cluster) changes() (sum int64) {
+	for _, n := range c.nodes {
+		if n != nil {
+			sum += n.LeaderChanges()
+		}
+	}
+	return sum
+}
+
+// waitFitness waits until all running nodes of a list think of themselves in one way.
+func (c *cluster) waitFitness(g bridge.GroupID, want fitness, nodes ...int) {
+	c.t.Helper()
+	eventually(c.t, 10*time.Second, "the nodes know how fit they are", func() bool {
+		return !slices.ContainsFunc(nodes, func(i int) bool { return c.nodes[i].fitness.of(g, time.Now()) != want })
+	})
+}
+
+// rounds waits for a number of placement's rounds. It is what a hand-over would take; where none is wanted there
+// is no event to wait for.
+func rounds(n int) {
+	t := time.NewTimer(time.Duration(n) * placementEvery)
+	<-t.C
+}
+
+// A coordinator that is cut off from Kafka kept its leaderships for as long as the cut lasted, and its
+// partitions were silent: leaders were moved for the sake of the order alone.
+func TestUnfitLeaderHandsOver(t *testing.T) {
+	t.Parallel() // it waits for most of its time
+	f := newFits(3)
+	c := newCluster(t, 3, 6, inMemory, f.option)
+	even := func() bool { return slices.Equal(c.spread(6), []int{2, 2, 2}) }
+	eventually(t, 15*time.Second, "two groups each", even)
+	f[0].Store(false)
+	eventually(t, 10*time.Second, "n0 leads nothing", func() bool { s := c.spread(6); return s[0] == 0 && s[1]+s[2] == 6 })
+	// It is given none back, although it is the first choice of two.
+	changes := c.changes()
+	rounds(3)
+	if s := c.spread(6); s[0] != 0 || c.changes() != changes {
+		t.Errorf("an unfit node leads again: %v, %d changes", s, c.changes()-changes)
+	}
+	f[0].Store(true)
+	eventually(t, 15*time.Second, "two groups each again", even)
+}
+
+// When Kafka is away for everybody there is nobody better, nor is there when the nodes notice it one after the
+// other, and its return as well: leaderships stay.
+func TestNobodyFitMovesNothing(t *testing.T) {
+	t.Parallel() // it waits for most of its time
+	f := newFits(3)
+	c := newCluster(t, 3, 3, inMemory, f.option)
+	even := func() bool { return slices.Equal(c.spread(3), []int{1, 1, 1}) }
+	eventually(t, 15*time.Second, "a group each", even)
+	c.waitFitness(0, fitnessSettled, 0, 1, 2)
+	changes := c.changes()
+	apart := func(fit bool, order ...int) {
+		for _, i := range order {
+			f[i].Store(fit)
+			pause := time.NewTimer(fitnessPatience / 3)
+			<-pause.C
+		}
+	}
+	apart(false, 0, 1, 2)
+	c.waitFitness(0, fitnessUnfit, 0, 1, 2)
+	rounds(2)
+	if !even() || c.changes() != changes {
+		t.Errorf("with nobody fit: %v, %d changes", c.spread(3), c.changes()-changes)
+	}
+	apart(true, 1, 2, 0)
+	c.waitFitness(0, fitnessSettled, 0, 1, 2)
+	rounds(2)
+	if !even() || c.changes() != changes {
+		t.Errorf("with all fit again: %v, %d changes", c.spread(3), c.changes()-changes)
+	}
+}
+
+// The next in the order is unfit when the leader dies: the one after it has the first turn.
+func TestUnfitNodeDoesNotTakeOver(t *testing.T) {
+	f := newFits(3)
+	c := newCluster(t, 3, 1, inMemory, slowTimers, f.option)
+	c.waitConnected()
+	c.elect(0, 0)
+	c.propose(0, "before")
+	c.waitSame(0, 1)
+	f[1].Store(false)
+	eventually(t, 10*time.Second, "all know that n1 is unfit", func() bool {
+		return c.nodes[1].unfit("n1", 0) && c.nodes[2].unfit("n1", 0)
+	})
+	before := c.nodes[1].LeaderChanges()
+	c.kill(0)
+	if l := c.waitLeader(0); l != 2 || c.nodes[1].LeaderChanges() != before {
+		t.Errorf("n%d leads, n1 has led %d times meanwhile", l, c.nodes[1].LeaderChanges()-before)
+	}
+}
+
+// An older node does not say how fit it is. Leaderships are spread to it as before, but an unfit leader prefers
+// one of which it knows.
+func TestOlderNodeTellsNoFitness(t *testing.T) {
+	t.Parallel() // it waits for most of its time
+	f := newFits(3)
+	c := newCluster(t, 3, 3, inMemory, func(i int, c *Config) {
+		if i != 1 {
+			f.option(i, c)
+		}
+	})
+	eventually(t, 15*time.Second, "a group each", func() bool { return slices.Equal(c.spread(3), []int{1, 1, 1}) })
+	c.waitFitness(0, fitnessSettled, 0, 2)
+	f[0].Store(false)
+	f[2].Store(false)
+	c.waitFitness(0, fitnessUnfit, 0, 2)
+	rounds(2)
+	if l := c.leader(0); l != 0 {
+		t.Errorf("n%d leads it: nobody was known to be fit", l)
+	}
+	before := c.nodes[2].LeaderChanges()
+	f[2].Store(true)
+	// From there it goes to n1 by the order: a fit leader trusts it.
+	eventually(t, 10*time.Second, "n2 takes what n0 led, although n1 is the next choice", func() bool {
+		return c.nodes[2].LeaderChanges() == before+1 && c.leader(0) > 0
+	})
+}
+
+func TestFitnessLog(t *testing.T) {
+	fit, now := false, time.Unix(1000, 0)
+	l := newFitnessLog(1, func(bridge.GroupID) bool { return fit }, now)
+	is := func(after time.Duration, want fitness) {
+		t.Helper()
+		now = now.Add(after)
+		l.look(now)
+		if got := l.of(0, now); got != want {
+			t.Errorf("fitness %d, want %d", got, want)
+		}
+		if _, unfit := l.unfitSince(0, now); unfit != (want == fitnessUnfit) {
+			t.Errorf("unfit: %v", unfit)
+		}
+	}
+	is(0, fitnessUnsettled)
+	is(fitnessPatience-1, fitnessUnsettled)
+	is(1, fitnessUnfit)
+	if since, _ := l.unfitSince(0, now); !since.Equal(now) {
+		t.Errorf("since %v, not %v", since, now)
+	}
+	fit = true
+	is(time.Second, fitnessUnsettled)
+	is(fitnessSteady, fitnessSettled)
+	fit = false
+	is(0, fitnessUnsettled)
+	fit = true
+	is(time.Millisecond, fitnessUnsettled) // a moment's loss begins it anew
+	is(fitnessSteady, fitnessSettled)
+	if got := newFitnessLog(1, nil, now).of(0, now); got != fitnessUnknown {
+		t.Errorf("nobody asks: %d", got)
+	}
+}
