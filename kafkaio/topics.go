@@ -203,6 +203,17 @@ func (t *Topics) Leader(tp bridge.TopicPartition) (addr string, epoch int32, ok 
 	return l.addr, l.epoch, ok && l.addr != ""
 }
 
+// eachLeader calls f with each partition that has a leader, and that one's address. f must not call Topics.
+func (t *Topics) eachLeader(f func(tp bridge.TopicPartition, addr string)) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for tp, l := range t.leaders {
+		if l.addr != "" {
+			f(tp, l.addr)
+		}
+	}
+}
+
 // TopicID asks Kafka which topic a name stands for now; the name must be one that the selectors match.
 // The error is kafka.UnknownTopicOrPartition when there is no such topic. See bridge.TopicIDs.
 func (t *Topics) TopicID(ctx context.Context, topic string) (bridge.TopicID, error) {

@@ -9,19 +9,21 @@ import (
 func networkScenarios() []Scenario {
 	return []Scenario{
 		{Name: "partition-node", About: "a coordinator is cut off from the other nodes, and keeps Kafka and its clients", Slice: true,
-			Run: repeat(2, isolate(func(r *Rig, i int) []string { return r.Others(i) }, 4*time.Second, 12*time.Second))},
+			Run: repeat(2, isolate(true, func(r *Rig, i int) []string { return r.Others(i) }, 4*time.Second, 12*time.Second))},
 		{Name: "partition-all", About: "a coordinator is cut off from nodes and Kafka", Slice: true,
-			Run: repeat(2, isolate(func(r *Rig, i int) []string { return append(r.Others(i), r.Kafka.Hosts()...) }, 2*time.Second, 8*time.Second))},
-		{Name: "partition-kafka", About: "a coordinator is cut off from Kafka, and keeps the other nodes",
-			Run: repeat(2, isolate(func(r *Rig, i int) []string { return r.Kafka.Hosts() }, 4*time.Second, 12*time.Second))},
+			Run: repeat(2, isolate(true, func(r *Rig, i int) []string { return append(r.Others(i), r.Kafka.Hosts()...) }, 2*time.Second, 8*time.Second))},
+		{Name: "partition-kafka", About: "a coordinator is cut off from Kafka, and keeps the other nodes", Silence: 6 * time.Second,
+			Run: repeat(3, isolate(false, func(r *Rig, i int) []string { return r.Kafka.Hosts() }, 8*time.Second, 12*time.Second))},
+		{Name: "partition-broker", About: "a coordinator is cut off from one broker, and keeps the others and the other nodes", Silence: 6 * time.Second,
+			Run: repeat(3, isolate(false, func(r *Rig, i int) []string { return r.Kafka.Hosts()[r.Rand.IntN(kafkaBrokers):][:1] }, 8*time.Second, 12*time.Second))},
 		{Name: "one-way", About: "what a coordinator sends to the other nodes is lost; it still hears them", Run: repeat(3, oneWay)},
 		{Name: "slow-network", About: "200 ms delay and 5% loss between all nodes", Run: slowNetwork},
 		{Name: "flip", About: "a partition that cuts off another node every few seconds", Run: repeat(8, flip)},
 	}
 }
 
-// isolate cuts a coordinator off from some hosts for a time.
-func isolate(from func(r *Rig, i int) []string, least, most time.Duration) step {
+// isolate cuts a coordinator off from some hosts for a time. It counts as away meanwhile if minority says so.
+func isolate(minority bool, from func(r *Rig, i int) []string, least, most time.Duration) step {
 	return func(ctx context.Context, r *Rig) error {
 		i, err := r.Coordinator(ctx)
 		if err != nil {
@@ -29,7 +31,7 @@ func isolate(from func(r *Rig, i int) []string, least, most time.Duration) step 
 		}
 		hosts := from(r, i)
 		r.Note("cut %s off from %v", r.Nodes.Name(i), hosts)
-		if err := r.Isolate(hosts, true, i); err != nil {
+		if err := r.Isolate(hosts, minority, i); err != nil {
 			return err
 		}
 		if err := r.Pause(ctx, least, most); err != nil {

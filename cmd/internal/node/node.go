@@ -46,6 +46,7 @@ type Node struct {
 	replication *replication.Node
 	client      *kafkaio.Client
 	topics      *kafkaio.Topics
+	reach       *kafkaio.Reach
 	feed        *kafkaio.Feed
 	replayer    *kafkaio.Replayer
 	producer    *kafkaio.Producer
@@ -129,6 +130,7 @@ func (n *Node) build() error {
 		return err
 	}
 	n.topics = kafkaio.NewTopics(n.client, kafkaio.TopicsConfig{Expose: cfg.Topics, Publish: cfg.PublishTopics, Listener: n.topicsChanged})
+	n.reach = kafkaio.NewReach(n.client, n.topics, func(tp bridge.TopicPartition) bridge.GroupID { return bridge.GroupOf(tp, cfg.Groups) })
 	offsets := kafkaio.NewOffsets(n.client, n.topics)
 	n.replayer = kafkaio.NewReplayer(n.client, n.topics, offsets)
 	n.producer, err = kafkaio.NewProducer(kafkaio.ProducerConfig{Client: n.client, Leaders: n.topics, Log: n.component("producer")})
@@ -204,7 +206,7 @@ func (n *Node) Run(ctx context.Context) error {
 	var err error
 	n.replication, err = replication.Open(replication.Config{
 		NodeID: n.cfg.NodeID, Listener: n.cluster, Advertise: n.cfg.ClusterAdvertise, Peers: n.cfg.Peers,
-		Groups: n.cfg.Groups, Dir: n.cfg.DataDir, Log: n.log, Machine: n.bridge, Service: (*peerService)(n),
+		Groups: n.cfg.Groups, Dir: n.cfg.DataDir, Log: n.log, Machine: n.bridge, Service: (*peerService)(n), Fit: n.reach.Fit,
 	})
 	if err != nil {
 		n.Close()
@@ -228,6 +230,7 @@ func (n *Node) Run(ctx context.Context) error {
 
 	var failed error
 	parts.Go(func() { n.topics.Run(sources) })
+	parts.Go(func() { n.reach.Run(sources) })
 	parts.Go(func() { n.feed.Run(sources) })
 	parts.Go(func() { n.bridge.Run(sources) })
 	parts.Go(func() { n.sweep(sources) })
