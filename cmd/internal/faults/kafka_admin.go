@@ -91,6 +91,26 @@ func topicMetadata(ctx context.Context, cl *kgo.Client, name string) (*kmsg.Meta
 	return &resp.Topics[0], kerr.ErrorForCode(resp.Topics[0].ErrorCode)
 }
 
+// Leaders returns the brokers, 0 to 2, that lead the partitions of a topic; those that nobody leads are left out.
+func (k *Kafka) Leaders(ctx context.Context, name string) (map[int32]int, error) {
+	out := map[int32]int{}
+	err := k.admin(ctx, "leaders of "+name, func(ctx context.Context, cl *kgo.Client) error {
+		t, err := topicMetadata(ctx, cl, name)
+		if err != nil {
+			return err
+		}
+		for _, p := range t.Partitions {
+			for i, b := range k.brokers {
+				if int32(b.id) == p.Leader {
+					out[p.Partition] = i
+				}
+			}
+		}
+		return nil
+	})
+	return out, err
+}
+
 // DeleteTopic deletes a topic.
 func (k *Kafka) DeleteTopic(ctx context.Context, name string) error {
 	return k.admin(ctx, "delete topic "+name, func(ctx context.Context, cl *kgo.Client) error {

@@ -14,8 +14,8 @@ func networkScenarios() []Scenario {
 			Run: repeat(2, isolate(true, func(r *Rig, i int) []string { return append(r.Others(i), r.Kafka.Hosts()...) }, 2*time.Second, 8*time.Second))},
 		{Name: "partition-kafka", About: "a coordinator is cut off from Kafka, and keeps the other nodes", Silence: 6 * time.Second,
 			Run: repeat(3, isolate(false, func(r *Rig, i int) []string { return r.Kafka.Hosts() }, 8*time.Second, 12*time.Second))},
-		{Name: "partition-broker", About: "a coordinator is cut off from one broker, and keeps the others and the other nodes", Silence: 6 * time.Second,
-			Run: repeat(3, isolate(false, func(r *Rig, i int) []string { return r.Kafka.Hosts()[r.Rand.IntN(kafkaBrokers):][:1] }, 8*time.Second, 12*time.Second))},
+		{Name: "partition-broker", About: "a coordinator is cut off from the broker that leads its partition, and keeps the others and the nodes", Silence: 6 * time.Second,
+			Run: repeat(3, cutOffLeader)},
 		{Name: "one-way", About: "what a coordinator sends to the other nodes is lost; it still hears them", Run: repeat(3, oneWay)},
 		{Name: "slow-network", About: "200 ms delay and 5% loss between all nodes", Run: slowNetwork},
 		{Name: "flip", About: "a partition that cuts off another node every few seconds", Run: repeat(8, flip)},
@@ -29,20 +29,38 @@ func isolate(minority bool, from func(r *Rig, i int) []string, least, most time.
 		if err != nil {
 			return err
 		}
-		hosts := from(r, i)
-		r.Note("cut %s off from %v", r.Nodes.Name(i), hosts)
-		if err := r.Isolate(hosts, minority, i); err != nil {
-			return err
-		}
-		if err := r.Pause(ctx, least, most); err != nil {
-			return err
-		}
-		r.Note("heal")
-		if err := r.Rejoin(ctx); err != nil {
-			return err
-		}
-		return r.Nodes.Settled(ctx, r.Topic, r.Parts)
+		return isolateNode(ctx, r, minority, i, from(r, i), least, most)
 	}
+}
+
+func isolateNode(ctx context.Context, r *Rig, minority bool, i int, hosts []string, least, most time.Duration) error {
+	r.Note("cut %s off from %v", r.Nodes.Name(i), hosts)
+	if err := r.Isolate(hosts, minority, i); err != nil {
+		return err
+	}
+	if err := r.Pause(ctx, least, most); err != nil {
+		return err
+	}
+	r.Note("heal")
+	if err := r.Rejoin(ctx); err != nil {
+		return err
+	}
+	return r.Nodes.Settled(ctx, r.Topic, r.Parts)
+}
+
+// cutOffLeader cuts the coordinator of a partition off from the broker that leads it.
+func cutOffLeader(ctx context.Context, r *Rig) error {
+	leaders, err := r.Kafka.Leaders(ctx, r.Topic)
+	if err != nil {
+		return err
+	}
+	by, err := r.Nodes.Coordinators(ctx, r.Topic, r.Parts)
+	if err != nil {
+		return err
+	}
+	p := r.Rand.Int32N(int32(r.Parts))
+	r.Note("partition %d:", p)
+	return isolateNode(ctx, r, false, r.Nodes.Index(by[p]), r.Kafka.Hosts()[leaders[p]:][:1], 8*time.Second, 12*time.Second)
 }
 
 func oneWay(ctx context.Context, r *Rig) error {
