@@ -27,7 +27,6 @@ func followerDelay(b *testing.B, nudged bool, rate int) {
 		c.HeartbeatTimeout, c.LeaderLease = time.Second, 500*time.Millisecond
 	})
 	leader := c.waitLeader(0)
-	eventually(b, 10*time.Second, "leadership is in its place", func() bool { leader = c.leader(0); return leader == 0 })
 	count := 4 * rate
 	var mu sync.Mutex
 	applied := make([][]time.Time, 3)

@@ -122,8 +122,11 @@ type slowStable struct{ raft.StableStore }
 
 func (s slowStable) pause() { time.Sleep(60 * time.Millisecond) }
 
-func (s slowStable) Set(k, v []byte) error              { s.pause(); return s.StableStore.Set(k, v) }
-func (s slowStable) SetUint64(k []byte, v uint64) error { s.pause(); return s.StableStore.SetUint64(k, v) }
+func (s slowStable) Set(k, v []byte) error { s.pause(); return s.StableStore.Set(k, v) }
+func (s slowStable) SetUint64(k []byte, v uint64) error {
+	s.pause()
+	return s.StableStore.SetUint64(k, v)
+}
 
 // Two survivors on slow disks used to undo each other's elections: the turn passed by a clock, to the second
 // before the first had its vote, whose higher term undid that election, and so on until Raft's own timers

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"sync/atomic"
+	"time"
 
 	"github.com/hashicorp/raft"
 
@@ -31,6 +32,7 @@ type fsm struct {
 
 	applied atomic.Uint64 // the last entry that the machine has applied
 	bytes   atomic.Int64  // applied since the last snapshot
+	load    *load
 }
 
 const snapshotVersion = 1
@@ -44,13 +46,16 @@ func (f *fsm) ApplyBatch(logs []*raft.Log) []any {
 	last := logs[len(logs)-1]
 	f.committed(last.Index, last.Term)
 	out := make([]any, len(logs))
+	bytes := 0
 	for i, l := range logs {
 		if l.Type == raft.LogCommand {
 			out[i] = f.machine.Apply(f.group, bridge.Term(l.Term), l.Index, l.Data)
-			f.bytes.Add(int64(len(l.Data)))
+			bytes += len(l.Data)
 		}
 		f.applied.Store(l.Index)
 	}
+	f.bytes.Add(int64(bytes))
+	f.load.add(bytes, time.Now())
 	return out
 }
 

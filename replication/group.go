@@ -30,6 +30,7 @@ type group struct {
 	raft      *raft.Raft
 	ready     chan struct{} // closed when raft is set: the library applies entries before NewRaft returns
 	fsm       *fsm
+	load      load
 	nudges    *nudger
 	lead      *lead
 	proposals *proposals
@@ -82,7 +83,7 @@ func openGroup(n *Node, id bridge.GroupID) (_ *group, err error) {
 	undo = append(undo, func() { _ = g.transport.Close() })
 
 	g.nudges = newNudger(g, n.others, func(p Peer) bool { return n.PeerAlive(p.ID) })
-	g.fsm = &fsm{group: id, machine: n.cfg.Machine, committed: func(index, term uint64) {
+	g.fsm = &fsm{group: id, machine: n.cfg.Machine, load: &g.load, committed: func(index, term uint64) {
 		<-g.ready
 		if !n.cfg.NoNudge {
 			g.nudges.committed(index, term)

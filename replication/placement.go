@@ -12,17 +12,15 @@ import (
 	"github.com/tidewire/tidewire/bridge"
 )
 
-// Who should lead a group is a fixed order of the nodes, the same on all of them: the members sorted by
-// id, begun at the group's number, and run through forwards in one round of groups and backwards in the
-// next. First choices spread the groups evenly; second choices spread those of a dead node over the
-// survivors. Since the order is fixed and a leader only ever hands over to a node before itself, leadership
-// comes to rest.
+// Leaderships are spread over the nodes by number and by load (seats.go). Among the nodes that could lead a
+// group each has its place in a fixed order: the members sorted by id, begun at the group's number, and run
+// through forwards in one round of groups and backwards in the next. First choices spread the groups evenly;
+// second choices spread those of a dead node over the survivors.
 //
-// The leader of a group moves it: once a second it hands over to the first node before itself that has
-// been alive for a while, is not stopping, follows it, has all but the latest entries and is fit (fitness.go).
-// A leader that is unfit hands over to the first such node of the whole order, and at once; if there is none
-// it keeps the group, and leadership goes by the order again when somebody is fit. A hand-over takes
-// milliseconds (the library brings the other up to date and lets it campaign).
+// The leader of a group moves it, once a second, if another node is to have it that has been alive for a while,
+// is not stopping, follows it, has all but the latest entries and is fit (fitness.go). A leader that is unfit
+// hands over to such a node at once; if there is none it keeps the group, and leadership is spread again when
+// somebody is fit. A hand-over takes milliseconds (the library brings the other up to date and lets it campaign).
 //
 // Of an older node, which does not say whether it is fit, a fit leader thinks well; an unfit one does not
 // rely on it.
@@ -109,31 +107,52 @@ func (n *Node) better(g *group) (Peer, bool) {
 	if g.raft.State() != raft.Leader {
 		return Peer{}, false
 	}
-	last := g.raft.LastIndex()
-	since, unfit := n.fitness.unfitSince(g.id, time.Now())
-	for _, p := range preference(g.id, n.members) {
-		if p.ID == n.cfg.NodeID {
-			if unfit {
-				continue
+	s := seats{now: map[bridge.GroupID]bridge.NodeID{}, candidates: map[bridge.GroupID][]bridge.NodeID{}, load: map[bridge.GroupID]float64{}}
+	for _, other := range n.groups {
+		id, _ := other.leader()
+		s.now[other.id] = id
+		for _, p := range preference(other.id, n.members) {
+			// What another leads is its to keep or to hand over, whatever we know of it.
+			if n.mayHave(p.ID, other.id) || p.ID == id && id != n.cfg.NodeID {
+				s.candidates[other.id] = append(s.candidates[other.id], p.ID)
 			}
-			return Peer{}, false
 		}
-		born, alive := n.aliveSince(p.ID)
-		v, known := n.views.get(p.ID)
-		if !alive || time.Since(born) < placementAlive || !known || v.draining || int(g.id) >= len(v.groups) {
-			continue
-		}
-		if fit := v.groups[g.id].fitness; fit != fitnessSettled && (unfit || fit != fitnessUnknown) {
-			continue
-		}
-		if unfit && !v.at.After(since) {
-			continue // from before it may have lost the same
-		}
-		if s := v.groups[g.id]; s.Leader == n.cfg.NodeID && s.Last+placementLag >= last {
+		s.load[other.id] = other.load.bytes()
+	}
+	to, ok := s.assign()[g.id]
+	if !ok || to == n.cfg.NodeID {
+		return Peer{}, false
+	}
+	v, known := n.views.get(to)
+	if !known || v.groups[g.id].Leader != n.cfg.NodeID || v.groups[g.id].Last+placementLag < g.raft.LastIndex() {
+		return Peer{}, false
+	}
+	for _, p := range n.others {
+		if p.ID == to {
 			return p, true
 		}
 	}
 	return Peer{}, false
+}
+
+// mayHave says whether another node may be given a group, or this one keep it.
+func (n *Node) mayHave(id bridge.NodeID, g bridge.GroupID) bool {
+	since, unfit := n.fitness.unfitSince(g, time.Now())
+	if id == n.cfg.NodeID {
+		return !unfit
+	}
+	born, alive := n.aliveSince(id)
+	v, known := n.views.get(id)
+	if !alive || time.Since(born) < placementAlive || !known || v.draining || int(g) >= len(v.groups) {
+		return false
+	}
+	switch v.groups[g].fitness {
+	case fitnessSettled:
+		return !unfit || v.at.After(since) // else from before it may have lost the same
+	case fitnessUnknown:
+		return !unfit
+	}
+	return false
 }
 
 // Drain hands all leaderships of this node to others, and takes none from then on. It returns when it
