@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -300,9 +301,21 @@ func TestHungDiskCostsTheLeadership(t *testing.T) {
 	}
 	eventually(t, 10*time.Second, "another node leads", func() bool { l := c.leader(0); return l >= 0 && l != old })
 	c.propose(0, "b")
+	eventually(t, 10*time.Second, "the node knows that its clients fare better elsewhere", func() bool {
+		return strings.Contains(c.nodes[old].Isolated(), "hangs")
+	})
 	release()
 	eventually(t, 10*time.Second, "the node with the hung disk catches up", func() bool {
 		return slices.Equal(c.toys[old].applied(0), []string{"a", "b"})
+	})
+	eventually(t, 10*time.Second, "the node is as good as any for clients", func() bool { return c.nodes[old].Isolated() == "" })
+	eventually(t, 10*time.Second, "the leader gives nothing to a node whose disk hung a moment ago", func() bool {
+		l := c.leader(0)
+		if l < 0 || l == old {
+			return false
+		}
+		v, known := c.nodes[l].views.get(c.configs[old].NodeID)
+		return known && v.draining
 	})
 	if err := runErr(c.nodes[old]); err != nil {
 		t.Errorf("a hang that passed ended the node: %v", err)

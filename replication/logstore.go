@@ -44,6 +44,8 @@ type logStore struct {
 	done chan struct{}
 	wg   sync.WaitGroup
 
+	lastHang atomic.Int64 // when a write was last given up, in unix ns; 0: never
+
 	mu    sync.Mutex
 	hung  bool
 	tail  []*raft.Log // consecutive, the newest last
@@ -137,8 +139,16 @@ func (s *logStore) submit(r writeReq) error {
 	default:
 	}
 	s.hung = true
+	s.lastHang.Store(time.Now().UnixNano())
 	s.dropTail()
 	return fmt.Errorf("%w: over %v", ErrWriteTimeout, s.timeout)
+}
+
+// hangs says whether a write that was given up has not ended yet.
+func (s *logStore) hangs() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.hung
 }
 
 func (s *logStore) StoreLog(l *raft.Log) error { return s.StoreLogs([]*raft.Log{l}) }

@@ -19,7 +19,8 @@ import (
 //     is what being on the minority's side of a split looks like, or being alone; or
 //   - it is out of touch with a group that another node, heard of within viewAge, says has a leader. That
 //     is a network which is split between some nodes only: Raft keeps the leader, for the others hear it,
-//     and this node would never again get a record of the group.
+//     and this node would never again get a record of the group; or
+//   - its disk hangs (slowdisk.go): it hears its leaders, and can take nothing from them.
 //
 // A group that has no leader anywhere isolates nobody: no node is better than another then, and to send
 // all clients away would make a loss of one group the loss of all.
@@ -34,6 +35,11 @@ func (n *Node) Isolated() string {
 	for _, g := range n.groups {
 		if !g.inTouch() {
 			lost = append(lost, g)
+		}
+	}
+	for _, g := range n.groups {
+		if g.log.hangs() {
+			return fmt.Sprintf("group %d: a write to its log hangs", g.id)
 		}
 	}
 	if len(lost) == len(n.groups) {

@@ -17,7 +17,7 @@ const viewAge = 3 * time.Second
 // view is what a node says of itself.
 type view struct {
 	at       time.Time
-	draining bool
+	draining bool            // it wants no leadership: it stops, or its disk hung (slowdisk.go)
 	alive    []bridge.NodeID // whom it hears, itself included; empty: a build that does not say
 	groups   []standing      // by group
 }
@@ -65,7 +65,7 @@ func (v *views) get(id bridge.NodeID) (view, bool) {
 
 // ownView is what this node says of itself. Any goroutine may ask, once Open has returned.
 func (n *Node) ownView() view {
-	v := view{at: time.Now(), draining: n.draining.Load()}
+	v := view{at: time.Now(), draining: n.draining.Load() || n.slowDisk()}
 	for _, p := range n.members {
 		if n.PeerAlive(p.ID) {
 			v.alive = append(v.alive, p.ID)
