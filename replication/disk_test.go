@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -285,3 +286,71 @@ func TestBadConfigurations(t *testing.T) {
 }
 
 var _ raft.LogStore = checkedWAL{}
+
+// twoSnapshots returns a configuration whose folder holds two snapshots of group 0, the older of which ends
+// before its log begins, and the files of their states, oldest first.
+func twoSnapshots(t *testing.T) (Config, []string) {
+	t.Helper()
+	cfg := single(t)
+	cfg.TrailingLogs = 1
+	n, err := Open(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		for range 10 {
+			eventually(t, 10*time.Second, "an entry is applied", func() bool {
+				_, err := n.Propose(0, []byte("abcdefghijklmnop")).Wait()
+				return err == nil
+			})
+		}
+		if err := n.groups[0].raft.Snapshot().Error(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := n.Close(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	files, err := filepath.Glob(filepath.Join(cfg.Dir, "group-0000", "snapshots", "*", "state.bin"))
+	if err != nil || len(files) != 2 {
+		t.Fatalf("snapshots: %v, %v", files, err)
+	}
+	slices.Sort(files)
+	return cfg, files
+}
+
+// The newest snapshot was cut short, and the one before it ends before the log begins. The library takes
+// that one and panics ("log not found"), which told nobody what to do.
+func TestNewestSnapshotCutShort(t *testing.T) {
+	cfg, files := twoSnapshots(t)
+	if err := os.Truncate(files[1], 3); err != nil {
+		t.Fatal(err)
+	}
+	cfg.Machine = newToy()
+	refused(t, cfg, ErrCorrupt, "the log begins with entry", "remove "+cfg.Dir)
+}
+
+// The snapshots are gone altogether, and the log is not whole without them.
+func TestSnapshotsGone(t *testing.T) {
+	cfg, files := twoSnapshots(t)
+	for _, f := range files {
+		if err := os.RemoveAll(filepath.Dir(f)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cfg.Machine = newToy()
+	refused(t, cfg, ErrCorrupt, "the log begins with entry", "remove "+cfg.Dir)
+}
+
+// A folder that cannot be written to for now is not corrupt: to remove it, as such an error advises, would be
+// of no use.
+func TestNoRoomIsNoCorruption(t *testing.T) {
+	for _, err := range []error{syscall.ENOSPC, syscall.EROFS, syscall.EACCES} {
+		if !noFault(fmt.Errorf("open log: %w", &os.PathError{Op: "open", Path: "x", Err: err})) {
+			t.Errorf("%v counts as corruption", err)
+		}
+	}
+	if noFault(errFlipped) || noFault(syscall.EIO) || noFault(nil) {
+		t.Error("corruption does not count as such")
+	}
+}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"syscall"
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/raft"
@@ -25,6 +26,9 @@ type Stores struct {
 // openDisk opens a group's folder. Whatever cannot be read is ErrCorrupt and says what to do.
 func openDisk(dir string, log hclog.Logger) (Stores, error) {
 	w, err := openWAL(dir, log)
+	if noFault(err) {
+		return Stores{}, fmt.Errorf("open log in %s: %w: make room, or let the node have it", dir, err)
+	}
 	if err != nil {
 		return Stores{}, fmt.Errorf("%w: log in %s: %w; %s", ErrCorrupt, dir, err, remedy(dir))
 	}
@@ -32,10 +36,25 @@ func openDisk(dir string, log hclog.Logger) (Stores, error) {
 	if err != nil {
 		return Stores{}, errors.Join(fmt.Errorf("open snapshots in %s: %w", dir, err), w.Close())
 	}
-	if err := errors.Join(verifyLog(w), verifySnapshots(snaps)); err != nil {
+	snapshot, err := verifySnapshots(snaps)
+	if err == nil {
+		err = verifyLog(w, snapshot)
+	}
+	if err != nil {
 		return Stores{}, errors.Join(fmt.Errorf("%w: %s: %w; %s", ErrCorrupt, dir, err, remedy(dir)), w.Close())
 	}
 	return Stores{Log: w, Stable: w, Snapshots: snaps, Close: w.Close}, nil
+}
+
+// noFault says whether the system refused what was asked of a disk whose content may be in best order: to
+// remove it would help nobody.
+func noFault(err error) bool {
+	for _, why := range []error{syscall.ENOSPC, syscall.EDQUOT, syscall.EROFS, syscall.EACCES, syscall.EPERM, syscall.EMFILE, syscall.ENFILE} {
+		if errors.Is(err, why) {
+			return true
+		}
+	}
+	return false
 }
 
 // openWAL turns a panic into an error: what raft-wal finds on disk is not its fault or ours.
@@ -55,8 +74,9 @@ func openWAL(dir string, log hclog.Logger) (w checkedWAL, err error) {
 }
 
 // verifyLog reads the log from end to end. The library reads most of it at start anyway, and panics at
-// what it cannot read.
-func verifyLog(s raft.LogStore) (err error) {
+// what it cannot read, and so it does where the log does not follow on the snapshot that it begins with: an
+// older one, because the newest is damaged.
+func verifyLog(s raft.LogStore, snapshot uint64) (err error) {
 	defer func() {
 		if r := recover(); r != nil {
 			err = fmt.Errorf("read log: %v", r)
@@ -72,6 +92,9 @@ func verifyLog(s raft.LogStore) (err error) {
 	}
 	if last == 0 {
 		return nil
+	}
+	if first > snapshot+1 {
+		return fmt.Errorf("the log begins with entry %d, and what comes before it is in no snapshot that can be read (the newest such ends with %d)", first, snapshot)
 	}
 	var term uint64
 	for i := first; i <= last; i++ {
@@ -90,14 +113,13 @@ func verifyLog(s raft.LogStore) (err error) {
 	return nil
 }
 
-// verifySnapshots reads the newest snapshot that can be read; the library takes that one. It is an
-// error when there are some and none is good.
-func verifySnapshots(s raft.SnapshotStore) error {
+// verifySnapshots reads the newest snapshot that can be read, and returns the index of its last entry, 0 if
+// there is no snapshot at all; the library takes that one. It is an error when there are some and none is good.
+func verifySnapshots(s raft.SnapshotStore) (last uint64, bad error) {
 	list, err := s.List()
 	if err != nil || len(list) == 0 {
-		return err
+		return 0, err
 	}
-	var errs []error
 	for _, m := range list {
 		_, r, err := s.Open(m.ID)
 		if err == nil {
@@ -105,9 +127,12 @@ func verifySnapshots(s raft.SnapshotStore) error {
 			err = errors.Join(err, r.Close())
 		}
 		if err == nil {
-			return nil
+			return m.Index, nil
 		}
-		errs = append(errs, fmt.Errorf("snapshot %s: %w", m.ID, err))
+		if err = fmt.Errorf("snapshot %s: %w", m.ID, err); bad != nil {
+			err = fmt.Errorf("%w, %w", bad, err) // one line: people read it
+		}
+		bad = err
 	}
-	return errors.Join(errs...)
+	return 0, bad
 }
