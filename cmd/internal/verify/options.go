@@ -38,6 +38,7 @@ type Options struct {
 	SlowSubs   int // per topic; default 2
 	SlowRate   int // bytes per second that a slow one reads; default 16384
 	Histories  int // at a time, per topic; default 2
+	Crowd      int // subscribers of one key each, per topic, all on the first node while it lives; default none
 
 	CutEvery time.Duration // how often some roamer is cut, of all topics; default 300 ms; negative: never
 	Seed     uint64        // of every choice made at random; 0: a new one

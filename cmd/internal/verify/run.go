@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -18,6 +19,7 @@ type Driver struct {
 	run      string // in every identity, so that runs on one topic do not meet
 	began    time.Time
 	counters counters
+	bursts   atomic.Int64
 	writes   writes
 	loading  chan struct{} // closed when all subscriptions are made and the load begins
 	failed   chan error    // one slot: the run cannot go on
@@ -263,6 +265,9 @@ func (d *Driver) subscribers(start func(r *recorder)) {
 		}
 		for i := range max(0, o.KeySubs) {
 			add(Subscriber{Name: name("key", i), Subject: someKey()}, i, true, nil)
+		}
+		for i := range max(0, o.Crowd) {
+			add(Subscriber{Name: name("crowd", i), Subject: someKey()}, 0, true, nil)
 		}
 		add(Subscriber{Name: name("prefix", 0), Subject: "/" + topic + "/a/*"}, rng.IntN(len(o.Nodes)), true, nil)
 		add(Subscriber{Name: name("null", 0), Subject: "/" + topic}, rng.IntN(len(o.Nodes)), true, nil)

@@ -3,6 +3,7 @@ package verify
 import (
 	"context"
 	"errors"
+	"strings"
 	"testing"
 	"time"
 )
@@ -60,16 +61,20 @@ func soundClusterIsClean(t *testing.T, c *aCluster) {
 	}
 }
 
-// Ctrl-C ends the load, and what there is is judged all the same.
+// Ctrl-C ends the load, and what there is is judged all the same, a burst of large records and a crowd included.
 func endedEarlyIsJudged(t *testing.T, c *aCluster) {
 	o := options(t, c, "verify")
-	o.Duration = time.Hour
+	o.Duration, o.Crowd = time.Hour, 7
 	d, err := New(o)
 	if err != nil {
 		t.Fatal(err)
 	}
+	const burst, padding = 100, 1000
 	ctx, cancel := context.WithCancel(t.Context())
+	burstErr := make(chan error, 1)
 	go func() {
+		<-d.Loading()
+		burstErr <- d.Burst(ctx, burst, padding)
 		for d.Counters().Delivered < 500 {
 			time.Sleep(10 * time.Millisecond)
 		}
@@ -79,8 +84,27 @@ func endedEarlyIsJudged(t *testing.T, c *aCluster) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if r := Judge(h); !r.Clean() || !h.Settled || r.Records == 0 {
+	if r := Judge(h); !r.Clean() || !h.Settled || r.Records < burst {
 		t.Errorf("settled %v:\n%s", h.Settled, r.text())
+	}
+	if err := <-burstErr; err != nil {
+		t.Error(err)
+	}
+	crowd, large := 0, 0
+	for _, s := range h.Subscribers {
+		if strings.HasPrefix(s.Name, "crowd-") {
+			crowd++
+		}
+		if strings.HasPrefix(s.Name, "all-0") {
+			for _, e := range s.Events {
+				if bigSize(e.ID) == padding {
+					large++
+				}
+			}
+		}
+	}
+	if crowd != 7 || large != burst {
+		t.Errorf("%d subscribers in the crowd, %d large records delivered", crowd, large)
 	}
 }
 

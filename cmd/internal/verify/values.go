@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"hash/fnv"
+	"strconv"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -36,6 +37,9 @@ func valueOf(id string) (form, []byte) {
 	h.Write([]byte(id))
 	sum := h.Sum32()
 	pad := strings.Repeat(string(rune('a'+sum%26)), int(sum>>8%200))
+	if size := bigSize(id); size > 0 {
+		return formData, fmt.Appendf(nil, `{"id":%q,"pad":"%s"}`, id, strings.Repeat(string(rune('a'+sum%26)), size))
+	}
 	switch sum % 16 {
 	case 0:
 		return formNull, nil
@@ -45,6 +49,19 @@ func valueOf(id string) (form, []byte) {
 		return formB64, append([]byte{0xff, 0xfe, 0}, id...)
 	}
 	return formData, fmt.Appendf(nil, `{"id":%q,"n":%d,"pad":"%s"}`, id, sum, pad)
+}
+
+// maxBig bounds what bigSize believes.
+const maxBig = 1 << 20
+
+// bigSize returns how many bytes of padding an identity asks for by ending in "+" and their number; 0: none.
+func bigSize(id string) int {
+	_, digits, _ := strings.Cut(id, "+")
+	n, err := strconv.Atoi(digits)
+	if err != nil || n < 0 || n > maxBig {
+		return 0
+	}
+	return n
 }
 
 // intact says whether a value as it came is the one of its identity.
