@@ -48,6 +48,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	out := f.String("o", "", "write the results as markdown to this `file`")
 	dir := f.String("dir", "", "`folder` for logs; default: a new one under the system's for temporary files")
 	bin := f.String("tidewire", "bin/tidewire", "the `program` to run as nodes")
+	old := f.String("old", "", "an earlier build of the `program`, for the scenario that upgrades from it")
 	root := f.String("root", ".", "the source `tree`")
 	kafka := f.String("kafka", "4", "release `line` of Kafka")
 	keep := f.Bool("keep", false, "keep the folders of runs that passed")
@@ -66,13 +67,16 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	}
 	var scenarios []faults.Scenario
 	for _, s := range faults.Scenarios() {
-		if (*only == "" || match.MatchString(s.Name)) && (*slice == 0 || s.Slice) {
+		if *only == "" || match.MatchString(s.Name) {
 			scenarios = append(scenarios, s)
 		}
 	}
+	if *slice > 0 {
+		scenarios = faults.Slice(scenarios)
+	}
 	if *list {
 		for _, s := range scenarios {
-			fmt.Fprintf(stdout, "%-18s %d nodes  %s\n", s.Name, s.Nodes, s.About)
+			fmt.Fprintf(stdout, "%-8s  %-18s %d nodes  %s\n", s.Family, s.Name, s.Nodes, s.About)
 		}
 		return exitOK
 	}
@@ -101,8 +105,14 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	case *seed == 0:
 		*seed = rand.Uint64N(1 << 32)
 	}
-	passed, failed := 0, 0
-	r := &faults.Runner{Root: *root, Tidewire: program, Version: *kafka, Dir: *dir, Progress: stderr, Keep: *keep, Loopback: *loopback}
+	if *old != "" {
+		if *old, err = filepath.Abs(*old); err != nil {
+			fmt.Fprintln(stderr, "tidewire-faults:", err)
+			return exitUsage
+		}
+	}
+	passed, failed, notRun := 0, 0, 0
+	r := &faults.Runner{Root: *root, Tidewire: program, Old: *old, Version: *kafka, Dir: *dir, Progress: stderr, Keep: *keep, Loopback: *loopback}
 	defer func() {
 		if err := r.Close(); err != nil {
 			fmt.Fprintln(stderr, "tidewire-faults: clean up:", err)
@@ -132,9 +142,12 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 				break // cut short: it says nothing
 			}
 			results = append(results, res)
-			if res.Passed() {
+			switch {
+			case res.Passed():
 				passed++
-			} else {
+			case res.NotRun() != "":
+				notRun++
+			default:
 				failed++
 			}
 			res.WriteText(stderr)
@@ -153,6 +166,14 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	}
 	if left != nil {
 		fmt.Fprintf(stdout, "not begun within %v: %s\n", *slice, strings.Join(left, ", "))
+	}
+	if notRun > 0 {
+		for _, res := range results {
+			if why := res.NotRun(); why != "" {
+				fmt.Fprintf(stdout, "%s: %s\n", res.Scenario.Name, why)
+			}
+		}
+		fmt.Fprintf(stdout, "%d NOT RUN, ", notRun)
 	}
 	fmt.Fprintf(stdout, "%d passed, %d failed\n", passed, failed)
 	if failed > 0 || ctx.Err() != nil {

@@ -21,10 +21,8 @@ import (
 // the kernel's where it has one, netem; it is often missing, so packets of an impaired way are routed
 // through this process instead: see tun_linux.go.
 //
-// Everything carries this process's id in its name, so that runs do not meet, and what a killed one left
-// behind is known and removed by the next.
+// What it makes has names of leftovers.go.
 type netns struct {
-	pid    int
 	subnet string // of /24: "10.213.7."
 
 	mu       sync.Mutex
@@ -34,7 +32,6 @@ type netns struct {
 }
 
 const (
-	netnsPrefix  = "twf-"
 	driverNumber = 254
 	wrongMAC     = "02:74:77:66:ff:ff"
 )
@@ -44,8 +41,7 @@ func newNetns() (*netns, error) {
 		return nil, errors.New("not root")
 	}
 	sweepNetns()
-	pid := os.Getpid()
-	n := &netns{pid: pid, subnet: fmt.Sprintf("10.213.%d.", pid%250), number: map[string]int{Driver: driverNumber}, impaired: map[way]bool{}}
+	n := &netns{subnet: fmt.Sprintf("10.213.%d.", os.Getpid()%250), number: map[string]int{Driver: driverNumber}, impaired: map[way]bool{}}
 	err := ip("", fmt.Sprintf("link add %[1]s type bridge\nlink set %[1]s address %[2]s\nlink set %[1]s up\naddr add %[3]s/24 dev %[1]s\n",
 		n.device("br"), mac(driverNumber), n.addr(Driver)))
 	if err == nil {
@@ -57,7 +53,7 @@ func newNetns() (*netns, error) {
 
 func (n *netns) String() string { return "network namespaces" }
 
-func (n *netns) device(host string) string { return fmt.Sprintf("%s%d-%s", netnsPrefix, n.pid, host) }
+func (n *netns) device(host string) string { return ownName(host) }
 
 func (n *netns) addr(host string) string { return n.subnet + strconv.Itoa(n.number[host]) }
 
@@ -182,15 +178,10 @@ func ip(ns, batch string) error {
 // sweepNetns removes what processes that live no more have left. Failing to is no failure: it is in nobody's
 // way.
 func sweepNetns() {
-	left := func(name string) bool {
-		rest, ours := strings.CutPrefix(name, netnsPrefix)
-		pid, err := strconv.Atoi(strings.SplitN(rest, "-", 2)[0])
-		return ours && err == nil && errors.Is(syscall.Kill(pid, 0), syscall.ESRCH)
-	}
 	out, _ := exec.Command("ip", "netns", "list").Output()
 	for line := range strings.Lines(string(out)) {
 		name := strings.Fields(line + " -")[0]
-		if !left(name) {
+		if !abandoned(name) {
 			continue
 		}
 		pids, _ := exec.Command("ip", "netns", "pids", name).Output()
@@ -203,7 +194,7 @@ func sweepNetns() {
 	}
 	links, _ := os.ReadDir("/sys/class/net")
 	for _, l := range links {
-		if left(l.Name()) {
+		if abandoned(l.Name()) {
 			_ = exec.Command("ip", "link", "del", l.Name()).Run()
 		}
 	}

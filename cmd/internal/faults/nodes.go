@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -43,6 +44,9 @@ type node struct {
 	dir  string
 	log  string
 	proc *process
+	disk *disk    // nil: its folder is one of the run's
+	path string   // of the program, if another one than the others run
+	env  []string // of its own, besides everybody's
 }
 
 const (
@@ -109,7 +113,7 @@ func (c *Nodes) environ(n *node) ([]string, error) {
 		"TIDEWIRE_DATA_DIR=" + n.dir, "TIDEWIRE_KAFKA_BROKERS=" + strings.Join(brokers, ","),
 		"PATH=" + os.Getenv("PATH"), "HOME=" + n.dir, "GOTRACEBACK=all",
 	}
-	return append(env, c.env...), nil
+	return slices.Concat(env, c.env, n.env), nil
 }
 
 // Len returns the number of nodes.
@@ -157,7 +161,11 @@ func (c *Nodes) Start(i int) error {
 	if err := os.MkdirAll(n.dir, 0o755); err != nil {
 		return err
 	}
-	cmd := c.net.Command(n.name, c.path)
+	path := c.path
+	if n.path != "" {
+		path = n.path
+	}
+	cmd := c.net.Command(n.name, path)
 	cmd.Env = env
 	n.proc, err = start(cmd, n.log)
 	return err
@@ -278,15 +286,25 @@ func (c *Nodes) back(i int) {
 	}
 }
 
-// Close kills all nodes.
-func (c *Nodes) Close() {
+// Close kills all nodes, and removes their disks.
+func (c *Nodes) Close() error {
+	var errs []error
 	for _, n := range c.list {
+		if n.disk != nil {
+			errs = append(errs, n.disk.goOn()) // or they could not die
+		}
 		if n.proc != nil {
 			n.proc.signal(syscall.SIGCONT)
 			n.proc.kill()
 			n.proc = nil
 		}
 	}
+	for _, n := range c.list {
+		if n.disk != nil {
+			errs = append(errs, n.disk.close())
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // maxStatus bounds a node's answer.

@@ -19,6 +19,7 @@ import (
 type Runner struct {
 	Root     string // the source tree, for get-kafka.sh
 	Tidewire string // path of the program
+	Old      string // path of an earlier build of it; empty: there is none
 	Version  string // Kafka's release line: 4 or 3.9
 	Dir      string // for logs and data; each run has a folder in it
 	Progress io.Writer
@@ -44,6 +45,17 @@ type Result struct {
 
 // Passed says that everything held.
 func (r *Result) Passed() bool { return r.Err == nil && r.Report.Clean() && r.Breach() == "" }
+
+// ErrNotRun marks a scenario that this machine does not let us run: it says nothing about Tidewire.
+var ErrNotRun = errors.New("NOT RUN")
+
+// NotRun returns why it was not run, empty if it was.
+func (r *Result) NotRun() string {
+	if errors.Is(r.Err, ErrNotRun) {
+		return r.Err.Error()
+	}
+	return ""
+}
 
 // Breach returns the first figure over its limit.
 func (r *Result) Breach() string {
@@ -79,6 +91,7 @@ func (r *Runner) Open(ctx context.Context) error {
 			return err
 		}
 	}
+	sweepDisks()
 	r.tell("network: %v; Kafka is starting, logs in %s", r.net, r.Dir)
 	begin := time.Now()
 	r.kafka, err = startKafka(ctx, r.net, r.Root, r.Version, filepath.Join(r.Dir, "kafka"), nodeNames(maxNodes))
@@ -142,8 +155,11 @@ func (r *Runner) run(ctx context.Context, s Scenario, seed uint64, dir string, r
 		_ = r.kafka.DeleteTopic(context.WithoutCancel(ctx), topic)
 	}()
 	nodes := newNodes(r.net, r.kafka, r.Tidewire, dir, topic, s.Nodes, s.Env)
-	defer nodes.Close()
+	defer func() { err = errors.Join(err, nodes.Close()) }()
 	defer func() { err = errors.Join(err, r.net.Heal()) }()
+	if err := r.equip(s, nodes, dir); err != nil {
+		return err
+	}
 	if err := nodes.StartAll(ctx); err != nil {
 		return err
 	}
@@ -178,6 +194,25 @@ func (r *Runner) run(ctx context.Context, s Scenario, seed uint64, dir string, r
 	}
 	return errors.Join(err, nodes.Died(),
 		write(filepath.Join(dir, "history.json"), history), write(filepath.Join(dir, "report.json"), res.Report), write(filepath.Join(dir, "events.json"), rig.Events))
+}
+
+// equip gives the nodes what the scenario wants them to have. The error is ErrNotRun if that cannot be had.
+func (r *Runner) equip(s Scenario, nodes *Nodes, dir string) (err error) {
+	for _, n := range nodes.list {
+		if s.Disk > 0 {
+			if n.disk, err = newDisk(dir, n.name, s.Disk, !s.DiskHangs); err != nil {
+				return err
+			}
+			n.dir = n.disk.path()
+		}
+		if s.Old {
+			if _, err := os.Stat(r.Old); r.Old == "" || err != nil {
+				return fmt.Errorf("%w: there is no build of an earlier commit (-old %q); make faults makes one where the repository has its history", ErrNotRun, r.Old)
+			}
+			n.path = r.Old
+		}
+	}
+	return nil
 }
 
 // drive runs the load, and the scenario while it goes on.

@@ -12,9 +12,10 @@ import (
 
 // Scenario is one way of breaking things.
 type Scenario struct {
-	Name  string
-	About string // one line, for the report
-	Nodes int    // 3 if zero
+	Name   string
+	Family string // what it is that breaks; set by Scenarios
+	About  string // one line, for the report
+	Nodes  int    // 3 if zero
 	// Slice says that it is short enough for the slice that CI takes.
 	Slice bool
 	// Silence bounds the longest silence of subscribers whose node lives; zero: not judged. Resume does so
@@ -25,6 +26,12 @@ type Scenario struct {
 	// Load changes what verify does, Env what the nodes are told.
 	Load func(*verify.Options)
 	Env  []string
+	// Disk gives each node a file system of its own of so many bytes, which can be filled; with DiskHangs
+	// it can also be made to hang. Zero: a folder.
+	Disk      int64
+	DiskHangs bool
+	// Old starts all nodes with an earlier build.
+	Old bool
 	// Settle is how long subscribers may take to reach Kafka's end afterwards; a minute if zero.
 	Settle time.Duration
 	// Run breaks things, while the load goes on, and mends them again.

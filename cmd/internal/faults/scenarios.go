@@ -1,17 +1,51 @@
 package faults
 
-import "slices"
-
-// Scenarios returns all of them, in the order in which they are run.
+// Scenarios returns all of them, family by family, in the order in which they are run.
 func Scenarios() []Scenario {
-	all := slices.Concat(nodeScenarios(), networkScenarios(), kafkaScenarios(), clientScenarios(), speedScenarios())
-	for i := range all {
-		if all[i].Nodes == 0 {
-			all[i].Nodes = 3
-		}
-		if all[i].Partitions == 0 {
-			all[i].Partitions = 6
+	var all []Scenario
+	for _, family := range []struct {
+		name string
+		list []Scenario
+	}{
+		{"Nodes", nodeScenarios()},
+		{"Network", networkScenarios()},
+		{"Kafka", kafkaScenarios()},
+		{"Disks", diskScenarios()},
+		{"Clients", clientScenarios()},
+		{"Change", changeScenarios()},
+		{"Speed", speedScenarios()},
+	} {
+		for _, s := range family.list {
+			s.Family = family.name
+			if s.Nodes == 0 {
+				s.Nodes = 3
+			}
+			if s.Partitions == 0 {
+				s.Partitions = 6
+			}
+			all = append(all, s)
 		}
 	}
 	return all
+}
+
+// Slice returns the short ones of a list, one of each family before the second of any: it is cut off by time.
+func Slice(list []Scenario) []Scenario {
+	var out []Scenario
+	for round := 0; ; round++ {
+		before := len(out)
+		seen := map[string]int{}
+		for _, s := range list {
+			if !s.Slice {
+				continue
+			}
+			if seen[s.Family] == round {
+				out = append(out, s)
+			}
+			seen[s.Family]++
+		}
+		if len(out) == before {
+			return out
+		}
+	}
 }

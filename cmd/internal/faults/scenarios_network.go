@@ -8,7 +8,7 @@ import (
 // networkScenarios are those in which packets are lost or late.
 func networkScenarios() []Scenario {
 	return []Scenario{
-		{Name: "partition-node", About: "a coordinator is cut off from the other nodes, and keeps Kafka and its clients", Slice: true,
+		{Name: "partition-node", About: "a coordinator is cut off from the other nodes, and keeps Kafka and its clients",
 			Run: repeat(2, isolate(true, func(r *Rig, i int) []string { return r.Others(i) }, 4*time.Second, 12*time.Second))},
 		{Name: "partition-all", About: "a coordinator is cut off from nodes and Kafka", Slice: true,
 			Run: repeat(2, isolate(true, func(r *Rig, i int) []string { return append(r.Others(i), r.Kafka.Hosts()...) }, 2*time.Second, 8*time.Second))},

@@ -3,7 +3,12 @@ package faults
 import (
 	"context"
 	"errors"
+	"fmt"
+	"runtime"
+	"slices"
 	"time"
+
+	"github.com/tidewire/tidewire/cmd/internal/verify"
 )
 
 // nodeScenarios are those in which processes of nodes die or hang.
@@ -13,16 +18,22 @@ func nodeScenarios() []Scenario {
 			Run: repeat(5, killOne(false))},
 		{Name: "kill-wiped", About: "kill −9 of a coordinator, which comes back without its disk", Slice: true, Silence: 2 * time.Second,
 			Run: repeat(4, killOne(true))},
-		{Name: "kill-five", About: "kill −9 of two coordinators of five nodes at once", Nodes: 5, Slice: true, Silence: 5 * time.Second,
+		{Name: "kill-five", About: "kill −9 of two coordinators of five nodes at once", Nodes: 5, Silence: 5 * time.Second,
 			Run: repeat(3, killTwo)},
 		{Name: "sigterm", About: "SIGTERM of one node after the other: a rolling restart", Slice: true, Silence: 2 * time.Second,
 			Run: rolling},
 		{Name: "sigstop-1s", About: "SIGSTOP of a coordinator for 1 s", Slice: true, Silence: 4 * time.Second, Run: repeat(4, freeze(time.Second))},
 		{Name: "sigstop-10s", About: "SIGSTOP of a coordinator for 10 s", Silence: 4 * time.Second, Run: repeat(2, freeze(10*time.Second))},
-		{Name: "kill-all", About: "kill −9 of all nodes at once", Slice: true, Run: repeat(3, killAll(false))},
+		{Name: "kill-all", About: "kill −9 of all nodes at once", Run: repeat(3, killAll(false))},
 		{Name: "kill-all-wiped", About: "kill −9 of all nodes at once, all disks lost", Run: repeat(2, killAll(true))},
 		{Name: "kill-random", About: "kill −9 of whatever node, again and again, some while another is not back yet", Run: repeat(25, killSome)},
+		{Name: "sigterm-five", About: "SIGTERM of two of five nodes at once", Nodes: 5, Silence: 4 * time.Second, Run: repeat(2, twoOfFive("SIGTERM"))},
+		{Name: "sigstop-five", About: "SIGSTOP of two of five nodes at once for 5 s", Nodes: 5, Silence: 6 * time.Second, Run: repeat(2, twoOfFive("SIGSTOP"))},
+		{Name: "sigterm-all", About: "SIGTERM of all nodes at once", Run: repeat(2, stopAll)},
 		{Name: "away-long", About: "a node stays away while the others go on, and comes back with its disk", Run: awayLong},
+		{Name: "away-hour", About: "a node comes back after as many records as the load writes in an hour", Settle: 5 * time.Minute,
+			Load: fewReaders, Run: awayHour},
+		{Name: "calm", About: "ten minutes with every processor taken: no leader may change", Settle: 2 * time.Minute, Run: calm(10 * time.Minute)},
 	}
 }
 
@@ -185,6 +196,102 @@ func killSome(ctx context.Context, r *Rig) error {
 	}
 	r.Note("all ready")
 	return nil
+}
+
+// twoOfFive takes a coordinator and another node away at once, and brings them back.
+func twoOfFive(signal string) step {
+	return func(ctx context.Context, r *Rig) error {
+		i, err := r.Coordinator(ctx)
+		if err != nil {
+			return err
+		}
+		j := (i + 1 + r.Rand.IntN(r.Nodes.Len()-1)) % r.Nodes.Len()
+		r.Note("%s %s and %s", signal, r.Nodes.Name(i), r.Nodes.Name(j))
+		if signal == "SIGTERM" {
+			if err := errors.Join(r.Nodes.StopAll(i, j), r.Pause(ctx, 0, 2*time.Second)); err != nil {
+				return err
+			}
+			return restart(ctx, r, false, i, j)
+		}
+		r.Nodes.Freeze(i)
+		r.Nodes.Freeze(j)
+		err = r.Sleep(ctx, 5*time.Second)
+		r.Note("SIGCONT")
+		r.Nodes.Thaw(i)
+		r.Nodes.Thaw(j)
+		return errors.Join(err, r.Nodes.WaitReady(ctx), r.Nodes.Settled(ctx, r.Topic, r.Parts))
+	}
+}
+
+func stopAll(ctx context.Context, r *Rig) error {
+	all := r.Some(r.Nodes.Len())
+	r.Note("SIGTERM all")
+	if err := r.Nodes.StopAll(all...); err != nil {
+		return err
+	}
+	r.Note("all have ended")
+	if err := r.Pause(ctx, 0, 2*time.Second); err != nil {
+		return err
+	}
+	return restart(ctx, r, false, all...)
+}
+
+// fewReaders is for scenarios that write so much that every further reader costs seconds.
+func fewReaders(o *verify.Options) {
+	o.KeySubs, o.Roamers, o.SlowSubs, o.Histories = 2, 1, -1, -1
+}
+
+// hour is how many records the load writes in an hour, at its usual rate.
+const hour = 200 * 3600
+
+func awayHour(ctx context.Context, r *Rig) error {
+	i, err := r.Coordinator(ctx)
+	if err != nil {
+		return err
+	}
+	r.Note("kill %s", r.Nodes.Name(i))
+	r.Nodes.Kill(i)
+	r.Kills++
+	r.Note("write %d records", hour)
+	for range 20 { // in parts, so that Kafka and the nodes do the other work too
+		if err := r.Load.Burst(ctx, hour/20, 0); err != nil {
+			return err
+		}
+	}
+	return errors.Join(restart(ctx, r, false, i), r.Sleep(ctx, 2*time.Second))
+}
+
+// calm takes every processor with something else that runs as Tidewire does, and demands that leaderships stay
+// where they are.
+func calm(d time.Duration) step {
+	return func(ctx context.Context, r *Rig) error {
+		if err := errors.Join(r.Nodes.Settled(ctx, r.Topic, r.Parts), r.Sleep(ctx, 5*time.Second)); err != nil {
+			return err
+		}
+		before, err := r.Nodes.Terms(ctx)
+		if err != nil {
+			return err
+		}
+		stop, err := burn(r.Nodes.dir, runtime.NumCPU(), d)
+		if err != nil {
+			return err
+		}
+		r.Note("%d processes take all time that they get, for %v", runtime.NumCPU(), d)
+		err = r.Sleep(ctx, d)
+		stop()
+		if err != nil {
+			return err
+		}
+		after, err := r.Nodes.Terms(ctx)
+		if err != nil {
+			return err
+		}
+		r.Note("terms of the groups: %v, then %v", before, after)
+		if !slices.Equal(before, after) {
+			return fmt.Errorf("leaders changed although every node lived: terms %v, then %v", before, after)
+		}
+		return nil
+	}
 }
 
 func awayLong(ctx context.Context, r *Rig) error {

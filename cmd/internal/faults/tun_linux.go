@@ -44,7 +44,7 @@ type packet struct {
 }
 
 const (
-	tunName = netnsPrefix + "0"
+	tunName = leftoverPrefix + "0"
 	tunMTU  = 1500
 	// tunQueue is how many packets may be under way on one way: more than a window's worth. What comes on
 	// top is lost, as a router would.
