@@ -39,10 +39,21 @@ bench: ## the benchmarks of the packages
 
 # What `make faults` passes on when given: SOAK=2h, SEED=7, SCENARIO=kill-.*, SLICE=5m, DOC=docs/faults.md, KAFKA=3.9
 .PHONY: faults
-faults: ## breaks a cluster of real processes and judges what clients saw (SCENARIO= SEED= SOAK= SLICE= DOC=)
-	CGO_ENABLED=0 $(GO) build -trimpath -o bin/ ./cmd/tidewire ./cmd/tidewire-faults
+faults: old ## breaks a cluster of real processes and judges what clients saw (SCENARIO= SEED= SOAK= SLICE= DOC=)
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-X $(VERSION)=$(shell git describe --always --dirty --abbrev=12 2>/dev/null)' -o bin/ ./cmd/tidewire ./cmd/tidewire-faults
 	@exec ./bin/tidewire-faults $(if $(SEED),-seed $(SEED)) $(if $(SCENARIO),-scenario '$(SCENARIO)') $(if $(SOAK),-soak $(SOAK)) \
-	  $(if $(SLICE),-slice $(SLICE)) $(if $(DOC),-o $(DOC)) $(if $(KAFKA),-kafka $(KAFKA))
+	  $(if $(SLICE),-slice $(SLICE)) $(if $(DOC),-o $(DOC)) $(if $(KAFKA),-kafka $(KAFKA)) -old bin/tidewire-$(OLD)
+
+VERSION = github.com/tidewire/tidewire/cmd/internal/node.version
+
+# The earlier build that a scenario upgrades from, node by node: a commit of this repository's history.
+OLD ?= 2850d4a37b7f
+.PHONY: old
+old:
+	@test -e bin/tidewire-$(OLD) || { git cat-file -e '$(OLD)^{commit}' 2>/dev/null || { \
+	  echo "commit $(OLD) is not in this clone: the scenario that upgrades from it will not be run"; exit 0; } && \
+	  src=$$(mktemp -d) && git archive $(OLD) | tar -x -C $$src && mkdir -p bin && out=$$PWD/bin/tidewire-$(OLD) && \
+	  (cd $$src && CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-X $(VERSION)=$(OLD)' -o $$out ./cmd/tidewire); status=$$?; rm -rf $$src; exit $$status; }
 
 clean: ## what build made
 	rm -rf bin
