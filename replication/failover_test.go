@@ -322,6 +322,37 @@ func TestHungDiskCostsTheLeadership(t *testing.T) {
 	}
 }
 
+// The others learn from the one whose disk hangs that they have to elect another leader: with timers of a
+// minute nothing else brings one. They used to wait for these, and then for a vote of the one that hangs.
+func TestHungLeaderCallsAnother(t *testing.T) {
+	stores := make([]*hangingStore, 3)
+	c := newCluster(t, 3, 1, inMemory, slowTimers, func(i int, c *Config) {
+		c.WriteTimeout = 300 * time.Millisecond
+		mem := c.OpenStores
+		c.OpenStores = func(g bridge.GroupID, d string) (Stores, error) {
+			s, err := mem(g, d)
+			stores[i] = &hangingStore{LogStore: s.Log}
+			s.Log = stores[i]
+			return s, err
+		}
+	})
+	c.waitConnected()
+	c.elect(0, 0)
+	c.propose(0, "a")
+	c.waitSame(0, 1)
+	release := stores[0].set()
+	defer release()
+	if _, err := c.nodes[0].Propose(0, []byte("lost")).Wait(); !errors.Is(err, bridge.ErrNotCoordinator) {
+		t.Fatalf("a proposal whose write hangs: %v", err)
+	}
+	eventually(t, 10*time.Second, "another node leads", func() bool { return c.leader(0) > 0 })
+	c.propose(0, "b")
+	release()
+	eventually(t, 10*time.Second, "the node with the hung disk catches up", func() bool {
+		return slices.Equal(c.toys[0].applied(0), []string{"a", "b"})
+	})
+}
+
 // runErr returns the error that has ended the node, if any.
 func runErr(n *Node) error {
 	select {

@@ -69,6 +69,15 @@ func openGroup(n *Node, id bridge.GroupID) (_ *group, err error) {
 	g.log.unreadable = func(index uint64, err error) {
 		n.fail(fmt.Errorf("%w: group %d: entry %d in %s: %w; %s", ErrCorrupt, id, index, dir, err, remedy(n.cfg.Dir)))
 	}
+	g.log.gaveUp = func() {
+		if g.raft.State() != raft.Leader {
+			return
+		}
+		select {
+		case n.abdicated <- id:
+		default: // it is in the queue already
+		}
+	}
 	undo = append(undo, g.log.close)
 
 	st := newStream(uint16(id), n.self, n.dialer)

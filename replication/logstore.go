@@ -42,6 +42,8 @@ type logStore struct {
 	// set: until then the caller of Open reads, and can be told by an error.
 	unreadable func(index uint64, err error)
 	live       atomic.Bool
+	// gaveUp, if not nil, is told once live is set that a write was not waited for any longer; must not block.
+	gaveUp func()
 
 	req  chan writeReq
 	done chan struct{}
@@ -148,6 +150,9 @@ func (s *logStore) submit(r writeReq) error {
 	s.hung = true
 	s.lastHang.Store(time.Now().UnixNano())
 	s.dropTail()
+	if s.gaveUp != nil && s.live.Load() {
+		s.gaveUp()
+	}
 	return fmt.Errorf("%w: over %v", ErrWriteTimeout, s.timeout)
 }
 

@@ -48,13 +48,14 @@ type Node struct {
 	loops       sync.WaitGroup     // watchers, takeover, placement, housekeeping
 	serving     sync.WaitGroup     // gRPC
 
-	views    views
-	fitness  *fitnessLog
-	placeNow chan struct{} // wakes placement; one slot
-	draining atomic.Bool
-	fatal    chan error // holds the first error that ends the node
-	closing  sync.Once
-	closed   error
+	views     views
+	fitness   *fitnessLog
+	placeNow  chan struct{} // wakes placement; one slot
+	draining  atomic.Bool
+	abdicated chan bridge.GroupID // led until the disk hung: slowdisk.go
+	fatal     chan error          // holds the first error that ends the node
+	closing   sync.Once
+	closed    error
 }
 
 var (
@@ -82,7 +83,7 @@ func Open(cfg Config) (_ *Node, err error) {
 	n := &Node{
 		cfg: cfg, log: cfg.Log.With().Str("component", "replication").Logger(), incarnation: rand.Uint64(),
 		addrs: addresses{}, watchers: map[bridge.NodeID]*watcher{}, views: views{by: map[bridge.NodeID]view{}},
-		fatal: make(chan error, 1), conns: newConnSet(), placeNow: make(chan struct{}, 1),
+		fatal: make(chan error, 1), conns: newConnSet(), abdicated: make(chan bridge.GroupID, cfg.Groups), placeNow: make(chan struct{}, 1),
 		fitness: newFitnessLog(cfg.Groups, cfg.Fit, time.Now()),
 	}
 	n.dialer = dialer{conns: n.conns}
@@ -166,6 +167,7 @@ func Open(cfg Config) (_ *Node, err error) {
 	loop(n.takeover.run)
 	loop(n.place)
 	loop(n.watchFitness)
+	loop(n.abdicate)
 	loop(n.housekeep)
 	n.log.Info().Str("node", string(cfg.NodeID)).Str("addr", n.self).Int("groups", cfg.Groups).Int("nodes", len(n.members)).Msg("in the cluster")
 	return n, nil

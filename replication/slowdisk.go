@@ -1,11 +1,23 @@
 package replication
 
-import "time"
+import (
+	"context"
+	"slices"
+	"time"
 
-// A leader whose disk hangs gives its leadership up (logstore.go). Were placement to hand it back as soon as
-// the disk goes on, one that hangs now and then would cost its subscribers a silence each time. So a node
-// whose disk has hung is given nothing for a while: it tells the others what one that is stopping would. What
-// it leads nevertheless, it keeps, and if no other node can lead a group it may still be elected.
+	"github.com/hashicorp/raft"
+)
+
+// A leader whose disk hangs gives its leadership up (logstore.go), but it can hand nothing over: the library's
+// goroutine waits for the disk, and a hand-over would write. The others would find out by their timers, of
+// which the first calls on the one that hangs for its vote. So this node tells the one with the most advanced
+// log to stand, as it would at a hand-over. Nothing was committed since the disk hung, so what the others say
+// of their logs is still so; and were it not, the one told would get no majority.
+//
+// Were placement to hand the leadership back as soon as the disk goes on, one that hangs now and then would
+// cost its subscribers a silence each time. So a node whose disk has hung is given nothing for a while: it
+// tells the others what one that is stopping would. What it leads nevertheless, it keeps, and if no other node
+// can lead a group it may still be elected.
 
 // diskDistrust is that while.
 const diskDistrust = 30 * time.Second
@@ -19,4 +31,52 @@ func (n *Node) slowDisk() bool {
 		}
 	}
 	return false
+}
+
+// abdicate has others stand for the groups that this node led when its disk hung, until ctx ends.
+func (n *Node) abdicate(ctx context.Context) {
+	for {
+		select {
+		case id := <-n.abdicated:
+			n.callHeir(ctx, n.groups[id])
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// callHeir tells the node that is fittest to lead a group to stand for election, or the next one if it will
+// not. If nobody will, timers decide.
+func (n *Node) callHeir(ctx context.Context, g *group) {
+	views, _ := n.ask(ctx)
+	var heirs []Peer
+	for _, p := range preference(g.id, n.members) {
+		v, there := views[p.ID]
+		if p.ID != n.cfg.NodeID && there && !v.draining && int(g.id) < len(v.groups) && !v.groups[g.id].barred {
+			heirs = append(heirs, p)
+		}
+	}
+	slices.SortStableFunc(heirs, func(a, b Peer) int {
+		x, y := views[a.ID].groups[g.id], views[b.ID].groups[g.id]
+		switch {
+		case x.newer(y):
+			return -1
+		case y.newer(x):
+			return 1
+		}
+		return 0
+	})
+	for _, p := range heirs {
+		if ctx.Err() != nil {
+			return
+		}
+		args := raft.TimeoutNowRequest{RPCHeader: raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax}}
+		err := g.transport.TimeoutNow(raft.ServerID(p.ID), raft.ServerAddress(p.Addr), &args, &raft.TimeoutNowResponse{})
+		log := n.log.Warn().Uint16("group", uint16(g.id)).Str("to", string(p.ID))
+		if err == nil {
+			log.Msg("the disk hangs: another node is to lead")
+			return
+		}
+		log.Err(err).Msg("the disk hangs, and another node does not want to lead")
+	}
 }
