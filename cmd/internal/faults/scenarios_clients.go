@@ -2,6 +2,7 @@ package faults
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"github.com/tidewire/tidewire/cmd/internal/verify"
@@ -15,11 +16,12 @@ func clientScenarios() []Scenario {
 				o.Crowd, o.Rate, o.PublishRate, o.Publishers = 5000, 40, 5, 1
 				o.KeySubs, o.Roamers, o.SlowSubs, o.Histories = 2, -1, -1, -1
 			}, Run: repeat(2, throwOut)},
-		{Name: "slow-readers", About: "ten readers at 1 KB/s, with a cache too small for them, while a coordinator is killed", Settle: 2 * time.Minute,
-			Load: func(o *verify.Options) { o.SlowSubs, o.SlowRate, o.Rate = 10, 1024, 400 },
-			Env:  []string{"TIDEWIRE_CACHE_BYTES=4MiB"}, Run: repeat(2, killOne(false))},
-		{Name: "flood", About: "publishers that send as fast as they can, while a coordinator is killed",
-			Load: func(o *verify.Options) { o.Publishers, o.PublishRate = 8, 800 }, Run: repeat(2, killOne(false))},
+		{Name: "slow-readers", About: "ten readers at 1 KB/s, with a cache too small for them, while a coordinator is killed",
+			Silence: 3 * time.Second, Settle: 2 * time.Minute,
+			Load: func(o *verify.Options) { o.SlowSubs, o.SlowRate, o.Rate = 10, slowReader, 400 },
+			Env:  []string{"TIDEWIRE_CACHE_BYTES=4MiB"}, Run: repeat(3, killOne(false)), Measure: slowness},
+		{Name: "flood", About: "four clients publish as fast as they can without waiting for answers, while a coordinator is killed",
+			Silence: 5 * time.Second, Settle: 3 * time.Minute, Load: fewReaders, Run: floodWhile(4, repeat(2, killOne(false)))},
 	}
 }
 
@@ -52,4 +54,35 @@ func (r *Rig) crowded(ctx context.Context) (most int, err error) {
 		}
 	}
 	return most, nil
+}
+
+// slowReader is how much a slow reader reads, in bytes a second.
+const slowReader = 1024
+
+// slowness tells how far the slow readers were behind when the load ended: if they were not, nothing was shown.
+func slowness(r *Rig, h verify.History) []Figure {
+	end := r.Events[len(r.Events)-1].At // of the load
+	written := 0
+	for _, w := range h.Written {
+		if w.Outcome == verify.Committed && w.At <= end {
+			written++
+		}
+	}
+	var most int
+	for _, s := range h.Subscribers {
+		got := 0
+		for i := range s.Events {
+			if e := &s.Events[i]; e.Kind == verify.Msg && e.Time <= end {
+				got++
+			}
+		}
+		if s.Slow {
+			most = max(most, got)
+		}
+	}
+	f := Figure{Name: "records that the fastest slow reader had at the end of the load", Value: fmt.Sprintf("%d of %d", most, written)}
+	if most > written/4 {
+		f.Breach = "no slow reader"
+	}
+	return []Figure{f}
 }
