@@ -305,9 +305,12 @@ type diverged struct {
 
 func (d *diverged) Error() string { return "the logs part" }
 
-func (k *fakeKafka) Replay(ctx context.Context, tp TopicPartition, from, to Offset, emit func(Fetched) error) error {
-	for to < 0 || from < to {
-		f, changed, err := k.fetch(tp, from, NoLeaderEpoch, 3)
+func (k *fakeKafka) Replay(ctx context.Context, r ReplayRange, emit func(Fetched) error) error {
+	for from := r.From; r.To < 0 || from < r.To; {
+		f, changed, err := k.fetch(r.TP, from, NoLeaderEpoch, 3)
+		if id, _ := k.TopicID(ctx, r.TP.Topic); err == nil && !r.Topic.IsZero() && !id.IsZero() && id != r.Topic {
+			err = ErrAnotherTopic
+		}
 		if err != nil {
 			return err
 		}
@@ -318,6 +321,10 @@ func (k *fakeKafka) Replay(ctx context.Context, tp TopicPartition, from, to Offs
 			case <-ctx.Done():
 				return ctx.Err()
 			}
+		}
+		if r.To >= 0 && f.Next > r.To {
+			f.Next = r.To
+			f.Records = slices.DeleteFunc(f.Records, func(rec Record) bool { return rec.Offset >= r.To })
 		}
 		if err := emit(f); errors.Is(err, ErrStop) {
 			return nil

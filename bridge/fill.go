@@ -106,11 +106,14 @@ func (f *filler) read(ctx context.Context, p *partition, run int, to Offset) (n 
 		return 0, err
 	}
 	begun := false
-	err = f.b.cfg.Replayer.Replay(ctx, p.tp, from, to, func(part Fetched) error {
+	err = f.b.cfg.Replayer.Replay(ctx, p.replayRange(from, to), func(part Fetched) error {
 		p.mu.Lock()
 		defer p.mu.Unlock()
 		if !p.filling || p.fillRun != run {
 			return errOvertaken
+		}
+		if !p.ledger.leaders.holds(part, min(part.Next, to)) {
+			return fmt.Errorf("offset %d: %w", part.From, errMoved)
 		}
 		if !begun {
 			begun = true
@@ -173,7 +176,7 @@ func (f *filler) withinBudget(ctx context.Context, p *partition, from, to Offset
 		return from, nil
 	}
 	bytes, records := 0, 0
-	err := f.b.cfg.Replayer.Replay(ctx, p.tp, to-fillSample, to, func(part Fetched) error {
+	err := f.b.cfg.Replayer.Replay(ctx, p.replayRange(to-fillSample, to), func(part Fetched) error {
 		bytes += batchBytes(part.Records)
 		records += len(part.Records)
 		if part.Next >= to {
@@ -194,6 +197,13 @@ func (f *filler) withinBudget(ctx context.Context, p *partition, from, to Offset
 	stats := f.b.cfg.Cache.Stats()
 	fit := Offset(stats.Budget / int64(max(partitions, 1)) / int64(bytes/records+frameOverhead))
 	return max(from, to-max(fit, fillSample)), nil
+}
+
+// replayRange is a range of the topic that the ledger has read.
+func (p *partition) replayRange(from, to Offset) ReplayRange {
+	r := ReplayRange{TP: p.tp, From: from, To: to}
+	p.view(func(l *ledger) { r.Topic = l.topic })
+	return r
 }
 
 // fillable is the first offset from which the records before to have rising positions without a

@@ -19,8 +19,8 @@ type gatedReplayer struct {
 	gate    chan struct{}
 }
 
-func (g *gatedReplayer) Replay(ctx context.Context, tp TopicPartition, from, to Offset, emit func(Fetched) error) error {
-	return g.fakeKafka.Replay(ctx, tp, from, to, func(f Fetched) error {
+func (g *gatedReplayer) Replay(ctx context.Context, r ReplayRange, emit func(Fetched) error) error {
+	return g.fakeKafka.Replay(ctx, r, func(f Fetched) error {
 		g.entered <- struct{}{}
 		select {
 		case <-g.gate:

@@ -29,11 +29,8 @@ func (l leaderList) read(leader LeaderEpoch, from Offset) leaderList {
 	if leader < 0 || leader == l.last() {
 		return l
 	}
-	for len(l) > 0 && l.last() > leader { // no such log; the newest word counts
-		l = l[:len(l)-1]
-	}
-	if leader == l.last() {
-		return l
+	if l.last() > leader { // no such log; the newest word counts, and what was before it is not known
+		l = nil
 	}
 	l = append(l[:len(l):len(l)], leaderStart{leader, from})
 	return l[max(0, len(l)-maxLeaders):]
@@ -58,4 +55,36 @@ func (l leaderList) parts(leader LeaderEpoch, end, next Offset) Offset {
 		}
 	}
 	return at
+}
+
+// holds says whether what Kafka holds now is what was read, as far as f goes and lies before next. In a log the
+// epochs rise, and a log that was truncated goes on in an epoch that is higher than all that it had. So
+// whatever took the place of what was read has another epoch than that had. What lies before the beginning
+// of the list had at most its first epoch.
+//
+// Compaction leaves holes, of which it cannot be said where the epoch changed in them: records count, and
+// the end of f, which is that of a batch.
+func (l leaderList) holds(f Fetched, next Offset) bool {
+	if f.Leader < 0 || len(l) == 0 {
+		return true
+	}
+	for _, r := range f.Records {
+		if r.Offset >= next {
+			break
+		}
+		if !l.had(r.Offset, f.Leader) {
+			return false
+		}
+	}
+	return f.Next > next || f.Next == f.From || l.had(f.Next-1, f.Leader)
+}
+
+// had says whether leader was the epoch of what was read at an offset.
+func (l leaderList) had(at Offset, leader LeaderEpoch) bool {
+	for i := len(l) - 1; i >= 0; i-- {
+		if l[i].First <= at {
+			return l[i].Leader == leader
+		}
+	}
+	return leader <= l[0].Leader
 }

@@ -21,7 +21,8 @@ type Fetched struct {
 	Records  []Record
 	LogStart Offset // the partition's first offset in Kafka
 	End      Offset // the last stable offset: what a read_committed reader can reach now
-	// Leader is the leader epoch of all of it: a Fetched ends where the epoch changes.
+	// Leader is the leader epoch of all of it: a Fetched ends where the epoch changes. NoLeaderEpoch: it
+	// is not known, or may be misleading.
 	Leader LeaderEpoch
 }
 
@@ -92,11 +93,25 @@ type TopicIDs interface {
 
 // Replayer reads a range of a partition once, apart from the Feed.
 type Replayer interface {
-	// Replay calls emit with consecutive Fetched from offset from until emit returns an error (which
-	// Replay returns as it is; ErrStop to end well), to is reached (to < 0: no end, it follows the
-	// log), or ctx ends. An offset that Kafka no longer holds is *OffsetOutOfRangeError.
-	Replay(ctx context.Context, tp TopicPartition, from, to Offset, emit func(Fetched) error) error
+	// Replay calls emit with consecutive Fetched from r.From on until emit returns an error (which
+	// Replay returns as it is; ErrStop to end well), r.To is reached, or ctx ends. An offset that
+	// Kafka no longer holds is *OffsetOutOfRangeError, another topic under the name ErrAnotherTopic.
+	//
+	// The log may be another one than the ledger has read, truncated and grown again. Who emits
+	// compares the leader epoch of each Fetched with the ledger's.
+	Replay(ctx context.Context, r ReplayRange, emit func(Fetched) error) error
 }
+
+// ReplayRange is what is to be replayed: the offsets [From, To); without an end, following the log, if To is
+// negative.
+type ReplayRange struct {
+	TP       TopicPartition
+	Topic    TopicID // the topic's incarnation; zero: whichever has the name
+	From, To Offset
+}
+
+// ErrAnotherTopic: Kafka has another topic under the name, created again.
+var ErrAnotherTopic = errors.New("the topic was created again")
 
 // ErrStop returned by an emit function ends a replay without an error.
 var ErrStop = errors.New("stop")

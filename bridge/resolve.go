@@ -164,31 +164,38 @@ func (b *Bridge) LocalHead(_ context.Context, tp TopicPartition) (head Position,
 }
 
 // errMoved ends a replay whose place in Kafka has become another one: the partition was truncated or
-// created again meanwhile.
+// created again. The ledger may not know it yet.
 var errMoved = errors.New("the log in Kafka has changed under the reader")
 
 // Replay reads records from Kafka with their positions, from offset on, until emit returns an error
 // (ErrStop ends it well). It never shows a record that the cluster has not agreed on: at the ledger's
-// end it waits. When records were lost in Kafka behind what it has shown, it ends with an
-// *UnavailableError: the reader resolves its position anew and learns what.
+// end it waits. When records were lost in Kafka behind what it has shown, or when Kafka holds others in the
+// place of those that it is to show, it ends with an *UnavailableError: the reader resolves its position
+// anew and learns what, as soon as the coordinator has found out.
 func (b *Bridge) Replay(ctx context.Context, tp TopicPartition, from Offset, emit func(Replayed) error) error {
 	p := b.started(tp)
 	if p == nil {
 		return unavailable(fmt.Errorf("%v has not been read yet", tp))
 	}
+	r := ReplayRange{TP: tp, From: from, To: -1}
 	var seen Epoch // up to which epoch the caller's offset is known to be good
-	p.view(func(l *ledger) { seen = l.head().Epoch })
+	p.view(func(l *ledger) { seen, r.Topic = l.head().Epoch, l.topic })
 	next := from
-	return b.cfg.Replayer.Replay(ctx, tp, from, -1, func(f Fetched) error {
+	err := b.cfg.Replayer.Replay(ctx, r, func(f Fetched) error {
 		for {
 			var out Replayed
+			var until Offset // the ledger's
 			moved := false
 			p.view(func(l *ledger) {
 				if moved = l.resetSince(seen); moved {
 					return
 				}
-				seen = l.head().Epoch
-				next = min(f.Next, l.next())
+				seen, until = l.head().Epoch, l.next()
+				upTo := f.upTo(until, next)
+				if moved = !l.leaders.holds(f, upTo); moved {
+					return
+				}
+				next = upTo
 				s := l.stampOld(f.Records, next)
 				out.At = s.Head
 				out.Records = make([]ReplayedRecord, len(s.Records))
@@ -208,12 +215,32 @@ func (b *Bridge) Replay(ctx context.Context, tp TopicPartition, from Offset, emi
 			for len(f.Records) > 0 && f.Records[0].Offset < next {
 				f.Records = f.Records[1:]
 			}
-			err := p.wait(ctx, func(l *ledger) bool { return l.next() > next || l.resetSince(seen) })
+			err := p.wait(ctx, func(l *ledger) bool { return l.next() > until || l.resetSince(seen) })
 			if err != nil {
 				return err
 			}
 		}
 	})
+	if errors.Is(err, ErrAnotherTopic) {
+		return unavailable(fmt.Errorf("read %v again: %w: %w", tp, errMoved, err))
+	}
+	return err
+}
+
+// upTo is how far f can be shown while the ledger ends at until, from offset from on: all of it, or behind the
+// last record that the ledger has. What comes after that may be a hole that the ledger has as well, or records
+// that Kafka has lost; the end of f will tell, when the ledger has come to it.
+func (f *Fetched) upTo(until, from Offset) Offset {
+	if f.Next <= until {
+		return f.Next
+	}
+	for _, r := range f.Records {
+		if r.Offset >= until {
+			break
+		}
+		from = r.Offset + 1
+	}
+	return from
 }
 
 // resetSince says whether an epoch after e began elsewhere than where the one before it ended.

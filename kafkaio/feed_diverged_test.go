@@ -2,6 +2,7 @@ package kafkaio
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 
 	"github.com/twmb/franz-go/pkg/kfake"
@@ -60,6 +61,15 @@ func TestKafkaUncleanElection(t *testing.T) {
 	}
 	if known, end, err := r.offsets.EpochEnd(t.Context(), tp, last); err != nil || known != ended.leader || end != 3 {
 		t.Errorf("the epoch ends at %d (%d), %v", end, known, err)
+	}
+	// A replay meets an epoch that was not read where the logs part.
+	parts := ""
+	must(t, newReplayer(t, r).Replay(t.Context(), bridge.ReplayRange{TP: tp, Topic: id, To: 9}, func(f bridge.Fetched) error {
+		parts += fmt.Sprintf("[%d,%d) known %v ", f.From, f.Next, f.Leader >= 0 && f.Leader <= last)
+		return nil
+	}))
+	if !strings.HasPrefix(parts, "[0,3) known true [3,") || strings.Count(parts, "true") != 1 {
+		t.Errorf("replayed %s", parts)
 	}
 	r.mu.Lock()
 	clear(r.got)

@@ -128,6 +128,9 @@ func mendable(err error) bool {
 	if errors.As(err, &code) {
 		return leaderMoved(err) || code.Temporary()
 	}
+	if errors.Is(err, bridge.ErrAnotherTopic) {
+		return false
+	}
 	var batch *BatchError
 	var auth *AuthError
 	var version *VersionError

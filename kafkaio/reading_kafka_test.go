@@ -222,7 +222,7 @@ func TestKafkaRestart(t *testing.T) {
 	c.StartBroker(0)
 	write(2)
 	n := 0
-	must(t, rp.Replay(t.Context(), bridge.TopicPartition{Topic: "restart"}, 0, 3, func(f bridge.Fetched) error {
+	must(t, rp.Replay(t.Context(), bridge.ReplayRange{TP: bridge.TopicPartition{Topic: "restart"}, To: 3}, func(f bridge.Fetched) error {
 		n += len(f.Records)
 		return nil
 	}))

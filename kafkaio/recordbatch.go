@@ -90,6 +90,7 @@ type abortedTxn struct {
 // parsed is what parseRecords got out of a partition's bytes.
 type parsed struct {
 	records []bridge.Record
+	first   bridge.Offset      // where the first batch that was read begins, before from perhaps
 	next    bridge.Offset      // where to go on
 	leader  bridge.LeaderEpoch // of every batch that was read
 	// partial says that the bytes end inside a batch; needed is the size of that batch when it is
@@ -153,6 +154,9 @@ func (p *parser) parseRecords(tp bridge.TopicPartition, raw []byte, from bridge.
 		leader := bridge.LeaderEpoch(int32(binary.BigEndian.Uint32(raw[leaderAt:])))
 		if out.next > from && leader != out.leader {
 			return out, nil // what is of one leader goes together
+		}
+		if out.next == from {
+			out.first = bridge.Offset(binary.BigEndian.Uint64(raw))
 		}
 		var err error
 		if aborted, err = p.parseBatch(raw[:size:size], aborted, &out); err != nil {

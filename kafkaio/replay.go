@@ -50,15 +50,22 @@ func NewReplayer(client *Client, topics *Topics, offsets *Offsets) *Replayer {
 // Close closes the idle connections; replays that are under way end with their contexts.
 func (r *Replayer) Close() { r.pool.close() }
 
-// Replay reads [from, to). See bridge.Replayer. A batch that stays broken is a *BatchError. A leader or
+// Replay reads a range. See bridge.Replayer. A batch that stays broken is a *BatchError. A leader or
 // broker that is away is waited for until ctx ends.
-func (r *Replayer) Replay(ctx context.Context, tp bridge.TopicPartition, from, to bridge.Offset, emit func(bridge.Fetched) error) error {
+//
+// Topics are named by id where brokers know them (since 3.1), so that one that was created again is not taken
+// for its predecessor. Of brokers before 2.7 no leader epochs are told: they do not tell a coordinator of a
+// truncation behind which the log has grown again, and a replay that noticed it alone would wait for ever.
+func (r *Replayer) Replay(ctx context.Context, what bridge.ReplayRange, emit func(bridge.Fetched) error) error {
+	tp, from, to := what.TP, what.From, what.To
 	var p parser
 	maxBytes := int32(fetchPartitionBytes)
 	end := bridge.Offset(-1) // the last stable offset, once an answer has told it
 	broken := 0
 	for next := from; to < 0 || next < to; {
-		got, err := r.fetch(ctx, tp, next, maxBytes, next == end)
+		got, err := r.fetch(ctx, fetchAsk{
+			tp: tp, topic: what.Topic, offset: next, last: bridge.NoLeaderEpoch, maxBytes: maxBytes,
+		}, next == end)
 		if err != nil {
 			return err
 		}
@@ -88,6 +95,12 @@ func (r *Replayer) Replay(ctx context.Context, tp bridge.TopicPartition, from, t
 		if to >= 0 && f.Next > to {
 			f.Next = to
 			f.Records = f.Records[:sort.Search(len(f.Records), func(i int) bool { return f.Records[i].Offset >= to })]
+			if out.first >= to { // it ends in a hole before what was read
+				f.Leader = bridge.NoLeaderEpoch
+			}
+		}
+		if !got.epochs {
+			f.Leader = bridge.NoLeaderEpoch
 		}
 		if err := emit(f); err != nil {
 			if errors.Is(err, bridge.ErrStop) {
@@ -100,7 +113,8 @@ func (r *Replayer) Replay(ctx context.Context, tp bridge.TopicPartition, from, t
 }
 
 // fetch fetches from the leader, whichever that is, until there is an answer.
-func (r *Replayer) fetch(ctx context.Context, tp bridge.TopicPartition, at bridge.Offset, maxBytes int32, atEnd bool) (fetchGot, error) {
+func (r *Replayer) fetch(ctx context.Context, ask fetchAsk, atEnd bool) (fetchGot, error) {
+	tp := ask.tp
 	places := r.stored
 	if atEnd {
 		places = r.tail
@@ -113,10 +127,9 @@ func (r *Replayer) fetch(ctx context.Context, tp bridge.TopicPartition, at bridg
 	defer func() { <-places }()
 	var got fetchGot
 	err := retryLeader(ctx, r.topics, tp, func(addr string, epoch int32) error {
-		return r.pool.with(ctx, addr, func(w *wire) error {
-			all, err := w.fetch(ctx, replayWait, maxBytes, []fetchAsk{{
-				tp: tp, epoch: epoch, offset: at, last: bridge.NoLeaderEpoch, maxBytes: maxBytes,
-			}})
+		ask.epoch = epoch
+		err := r.pool.with(ctx, addr, func(w *wire) error {
+			all, err := w.fetch(ctx, replayWait, ask.maxBytes, []fetchAsk{ask})
 			if err != nil {
 				return err
 			}
@@ -132,9 +145,16 @@ func (r *Replayer) fetch(ctx context.Context, tp bridge.TopicPartition, at bridg
 			}
 			return nil
 		})
+		if errors.Is(err, kafka.UnknownTopicID) || errors.Is(err, kafka.InconsistentTopicID) {
+			// A broker that has just started may not know the topic yet.
+			if id, ierr := r.topics.TopicID(ctx, tp.Topic); ierr == nil && !id.IsZero() && id != ask.topic {
+				return bridge.ErrAnotherTopic
+			}
+		}
+		return err
 	})
 	if err == nil && got.code == int16(kafka.OffsetOutOfRange) {
-		err = r.outOfRange(ctx, tp, at)
+		err = r.outOfRange(ctx, tp, ask.offset)
 	}
 	if ctx.Err() != nil {
 		err = ctx.Err()

@@ -2,6 +2,7 @@ package kafkaio
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"slices"
@@ -13,6 +14,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
+	"github.com/twmb/franz-go/pkg/kversion"
 
 	"github.com/tidewire/tidewire/bridge"
 	"github.com/tidewire/tidewire/kafkaio/kafkatest"
@@ -104,7 +106,7 @@ func TestReplay(t *testing.T) {
 	ctx := t.Context()
 	for _, tc := range [][2]bridge.Offset{{5, 30}, {5, 6}, {7, 19}, {29, 30}, {12, 12}, {20, 10}} {
 		at := tc[0]
-		err := rp.Replay(ctx, tp, tc[0], tc[1], func(f bridge.Fetched) error {
+		err := rp.Replay(ctx, bridge.ReplayRange{TP: tp, From: tc[0], To: tc[1]}, func(f bridge.Fetched) error {
 			if f.TP != tp || f.From != at || f.Next > tc[1] || len(f.Records) != int(f.Next-f.From) || f.LogStart != 5 || f.End != 30 {
 				t.Errorf("%v: [%d,%d) with %d records, log [%d,%d)", tc, f.From, f.Next, len(f.Records), f.LogStart, f.End)
 			}
@@ -116,14 +118,14 @@ func TestReplay(t *testing.T) {
 		}
 	}
 	for _, at := range []bridge.Offset{0, 4, 31, 1 << 40} {
-		err := rp.Replay(ctx, tp, at, -1, func(bridge.Fetched) error { return bridge.ErrStop })
+		err := rp.Replay(ctx, bridge.ReplayRange{TP: tp, From: at, To: -1}, func(bridge.Fetched) error { return bridge.ErrStop })
 		var out *bridge.OffsetOutOfRangeError
 		if !errors.As(err, &out) || out.At != at || out.LogStart != 5 || out.LogEnd != 30 {
 			t.Errorf("%d: %v", at, err)
 		}
 	}
 	other := errors.New("mine")
-	if err := rp.Replay(ctx, tp, 5, 30, func(bridge.Fetched) error { return other }); err != other {
+	if err := rp.Replay(ctx, bridge.ReplayRange{TP: tp, From: 5, To: 30}, func(bridge.Fetched) error { return other }); err != other {
 		t.Error(err)
 	}
 }
@@ -145,7 +147,7 @@ func TestReplayFollows(t *testing.T) {
 	for range followers {
 		wg.Go(func() {
 			n := 0
-			err := rp.Replay(ctx, tp, 0, -1, func(f bridge.Fetched) error {
+			err := rp.Replay(ctx, bridge.ReplayRange{TP: tp, To: -1}, func(f bridge.Fetched) error {
 				n += len(f.Records)
 				seen.Add(int32(len(f.Records)))
 				if n == 6 {
@@ -161,7 +163,7 @@ func TestReplayFollows(t *testing.T) {
 	for i := 1; i < 6; i++ {
 		must(t, c.MoveTopicPartition("follow", 0, int32(i%2)))
 		pr.Produce(rec("follow", 0, "k", fmt.Sprint(i)))
-		must(t, rp.Replay(ctx, tp, 0, bridge.Offset(i), func(bridge.Fetched) error { return nil }))
+		must(t, rp.Replay(ctx, bridge.ReplayRange{TP: tp, To: bridge.Offset(i)}, func(bridge.Fetched) error { return nil }))
 	}
 	wg.Wait()
 	if seen.Load() != 6*followers || ended.Load() != followers {
@@ -169,7 +171,7 @@ func TestReplayFollows(t *testing.T) {
 	}
 	ended.Store(0)
 	wg.Go(func() {
-		if err := rp.Replay(ctx, tp, 6, -1, func(bridge.Fetched) error { return nil }); errors.Is(err, context.Canceled) {
+		if err := rp.Replay(ctx, bridge.ReplayRange{TP: tp, From: 6, To: -1}, func(bridge.Fetched) error { return nil }); errors.Is(err, context.Canceled) {
 			ended.Add(1)
 		}
 	})
@@ -196,12 +198,100 @@ func TestReplayBroken(t *testing.T) {
 	})
 	r := newRig(t, c.Brokers(), "torn")
 	n := 0
-	err := newReplayer(t, r).Replay(t.Context(), bridge.TopicPartition{Topic: "torn"}, 0, 2, func(f bridge.Fetched) error {
+	err := newReplayer(t, r).Replay(t.Context(), bridge.ReplayRange{TP: bridge.TopicPartition{Topic: "torn"}, To: 2}, func(f bridge.Fetched) error {
 		n += len(f.Records)
 		return nil
 	})
 	var be *BatchError
 	if !errors.As(err, &be) || be.Offset != 1 || !errors.Is(err, ErrChecksum) || n != 1 {
 		t.Errorf("%d records, %v", n, err)
+	}
+}
+
+// TestReplayTopicCreatedAgain: a topic that was created again is not read in place of the one that was meant.
+// Before, a replay asked by name and got the new one's records.
+func TestReplayTopicCreatedAgain(t *testing.T) {
+	c := kafkatest.Fake(t, kfake.SeedTopics(1, "twice"))
+	r := newRig(t, c.Brokers(), "twice")
+	rp := newReplayer(t, r)
+	tp := bridge.TopicPartition{Topic: "twice"}
+	write := func(tag string) {
+		pr := kafkatest.NewManualProducer(t, c.Brokers())
+		for i := range 3 {
+			pr.Produce(rec("twice", 0, "k", fmt.Sprint(tag, i)))
+		}
+	}
+	replay := func(topic bridge.TopicID) (got []bridge.Record, err error) {
+		err = rp.Replay(t.Context(), bridge.ReplayRange{TP: tp, Topic: topic, To: 3}, func(f bridge.Fetched) error {
+			got = append(got, f.Records...)
+			return nil
+		})
+		return got, err
+	}
+	old, err := r.topics.TopicID(t.Context(), "twice")
+	must(t, err)
+	write("old")
+	if got, err := replay(old); err != nil || fmt.Sprint(values(got)) != "[0:old0 1:old1 2:old2]" {
+		t.Errorf("%v, %v", values(got), err)
+	}
+	must(t, c.DeleteTopic("twice"))
+	must(t, c.CreateTopic("twice", 1, nil))
+	write("new")
+	if got, err := replay(old); !errors.Is(err, bridge.ErrAnotherTopic) || got != nil {
+		t.Errorf("the new topic in place of the old: %v, %v", values(got), err)
+	}
+	id, err := r.topics.TopicID(t.Context(), "twice")
+	must(t, err)
+	for _, id := range []bridge.TopicID{id, {}} {
+		if got, err := replay(id); err != nil || fmt.Sprint(values(got)) != "[0:new0 1:new1 2:new2]" {
+			t.Errorf("%x: %v, %v", id, values(got), err)
+		}
+	}
+}
+
+// TestReplayTellsLeaderEpochs: with each part comes the leader epoch of its batches, so that who emits can
+// compare it with what was read; not of brokers that would not tell a coordinator the same, nor for a part that
+// ends in a hole before the first batch.
+func TestReplayTellsLeaderEpochs(t *testing.T) {
+	epoch := func(b testBatch, leader int32) []byte {
+		raw := b.bytes(t)
+		binary.BigEndian.PutUint32(raw[leaderAt:], uint32(leader))
+		return raw
+	}
+	log := [][]byte{epoch(newBatch(0, "a", "b"), 4), epoch(newBatch(2, "c"), 5), epoch(newBatch(10, "d", "e"), 7)}
+	for name, tc := range map[string]struct {
+		versions *kversion.Versions
+		to       bridge.Offset
+		want     string
+	}{
+		"whole":      {kversion.Stable(), 12, "[0,2) of 4, [2,3) of 5, [3,12) of 7, "},
+		"in a hole":  {kversion.Stable(), 8, "[0,2) of 4, [2,3) of 5, [3,8) of -1, "},
+		"in a batch": {kversion.Stable(), 11, "[0,2) of 4, [2,3) of 5, [3,11) of 7, "},
+		"old broker": {kversion.V2_6_0(), 12, "[0,2) of -1, [2,3) of -1, [3,12) of -1, "},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := kafkatest.Fake(t, kfake.SeedTopics(1, "epochs"), kfake.MaxVersions(tc.versions))
+			c.ControlKey(int16(kmsg.Fetch), func(req kmsg.Request) (kmsg.Response, error, bool) {
+				c.KeepControl()
+				return fetchAnswer(req.(*kmsg.FetchRequest), func(_ string, p kmsg.FetchRequestTopicPartition) (int16, []byte) {
+					switch {
+					case p.FetchOffset < 2:
+						return 0, slices.Concat(log...)
+					case p.FetchOffset < 3:
+						return 0, slices.Concat(log[1:]...)
+					}
+					return 0, log[2]
+				}), nil, true
+			})
+			r := newRig(t, c.Brokers(), "epochs")
+			got := ""
+			must(t, newReplayer(t, r).Replay(t.Context(), bridge.ReplayRange{TP: bridge.TopicPartition{Topic: "epochs"}, To: tc.to}, func(f bridge.Fetched) error {
+				got += fmt.Sprintf("[%d,%d) of %d, ", f.From, f.Next, f.Leader)
+				return nil
+			}))
+			if got != tc.want {
+				t.Errorf("%s, want %s", got, tc.want)
+			}
+		})
 	}
 }

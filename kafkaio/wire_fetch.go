@@ -50,6 +50,7 @@ type fetchGot struct {
 	logStart bridge.Offset
 	aborted  []abortedTxn
 	raw      []byte
+	epochs   bool // the broker tells of truncations, see above
 	// diverged: the log is not the one that was read. The highest epoch up to fetchAsk.last that it
 	// knows is leader, which ends at leaderEnd.
 	diverged  bool
@@ -154,7 +155,7 @@ func decodeFetch(body []byte, version int16, asks []fetchAsk) ([]fetchGot, error
 			topic = d.string()
 		}
 		for p := d.array(42); p > 0 && d.err == nil; p-- {
-			var g fetchGot
+			g := fetchGot{epochs: version >= fetchFlexible}
 			g.tp = bridge.TopicPartition{Topic: topic, Partition: d.i32()}
 			g.code = d.i16()
 			d.i64() // high watermark
