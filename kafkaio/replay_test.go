@@ -221,8 +221,10 @@ func TestReplayTopicCreatedAgain(t *testing.T) {
 			pr.Produce(rec("twice", 0, "k", fmt.Sprint(tag, i)))
 		}
 	}
+	ctx, cancel := context.WithTimeout(t.Context(), waitTimeout)
+	defer cancel()
 	replay := func(topic bridge.TopicID) (got []bridge.Record, err error) {
-		err = rp.Replay(t.Context(), bridge.ReplayRange{TP: tp, Topic: topic, To: 3}, func(f bridge.Fetched) error {
+		err = rp.Replay(ctx, bridge.ReplayRange{TP: tp, Topic: topic, To: 3}, func(f bridge.Fetched) error {
 			got = append(got, f.Records...)
 			return nil
 		})
