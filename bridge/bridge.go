@@ -284,6 +284,35 @@ func (b *Bridge) Ready(ctx context.Context, topic string) error {
 	return nil
 }
 
+// Grown asks Kafka for the topics anew until one has a partition, for a few seconds at most, and returns the topic
+// as it is then. A client may come with the vector of a node that has learned of an added partition before
+// this one. The error is an *UnavailableError: Kafka cannot be asked.
+func (b *Bridge) Grown(ctx context.Context, topic string, partition int32) (TopicView, error) {
+	ctx, cancel := context.WithTimeout(ctx, resolveTimeout)
+	defer cancel()
+	var failed error
+	for {
+		v, _ := b.Topic(topic)
+		if partition < v.Partitions || b.cfg.TopicIDs == nil {
+			return v, nil
+		}
+		// What the answer tells of partitions comes by TopicsChanged, a moment later perhaps; and a
+		// broker may be behind as well.
+		if _, err := b.cfg.TopicIDs.TopicID(ctx, topic); ctx.Err() == nil {
+			failed = err
+		}
+		if !pause(ctx, grownRetry) {
+			if failed != nil {
+				return v, unavailable(fmt.Errorf("ask Kafka whether topic %s has grown: %w", topic, failed))
+			}
+			return v, nil
+		}
+	}
+}
+
+// grownRetry is the pause before asking anew.
+const grownRetry = 100 * time.Millisecond
+
 // Unbegun returns how many partitions of exposed topics the cluster has not begun to read.
 func (b *Bridge) Unbegun() (n int) {
 	b.mu.RLock()

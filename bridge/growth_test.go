@@ -1,6 +1,8 @@
 package bridge
 
 import (
+	"context"
+	"errors"
 	"sync/atomic"
 	"testing"
 )
@@ -111,3 +113,41 @@ func (k *fakeKafka) fetched(n *testNode, tp TopicPartition) Offset {
 	}
 	return -1
 }
+
+// A client comes with the vector of a node that knows of an added partition before this one. Before, it was told
+// that its vector was wrong.
+func TestGrown(t *testing.T) {
+	k, r := newKafka(), newRaft()
+	n := r.node(t, k, "n1", func(c *Config) { c.TopicIDs = k })
+	n.TopicsChanged(topicMap("orders", 1, 1))
+	asked := 0
+	k.do(func() {
+		k.asked = func() {
+			if asked++; asked == 3 { // the brokers before it do not know either
+				n.TopicsChanged(topicMap("orders", 2, 1))
+			}
+		}
+	})
+	if v, err := n.Grown(testContext(t), "orders", 0); err != nil || v.Partitions != 1 || asked > 0 {
+		t.Errorf("a partition that is known: %+v, %v, asked %d times", v, err, asked)
+	}
+	if v, err := n.Grown(testContext(t), "orders", 1); err != nil || v.Partitions != 2 {
+		t.Errorf("an added partition: %+v, %v", v, err)
+	}
+	short, cancel := context.WithTimeout(testContext(t), 2*grownRetry)
+	defer cancel()
+	if v, err := n.Grown(short, "orders", 2); err != nil || v.Partitions != 2 {
+		t.Errorf("a partition that there is not: %+v, %v", v, err)
+	}
+	var ue *UnavailableError
+	n.cfg.TopicIDs = awayIDs{}
+	short, cancel = context.WithTimeout(testContext(t), 2*grownRetry)
+	defer cancel()
+	if _, err := n.Grown(short, "orders", 2); !errors.As(err, &ue) || !errors.Is(err, errAway) {
+		t.Errorf("Kafka away: %v", err)
+	}
+}
+
+type awayIDs struct{}
+
+func (awayIDs) TopicID(context.Context, string) (TopicID, error) { return TopicID{}, errAway }

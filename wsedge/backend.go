@@ -15,6 +15,9 @@ type Backend interface {
 	// cluster has begun it and this node's cache of it is filled; or until ctx ends. It is called for
 	// topics that do not exist, too.
 	Ready(ctx context.Context, topic string) error
+	// Grown looks again at a topic that is to have a partition which is not known yet, for a few seconds
+	// at most, and describes the topic as it is then. An error is an *UnavailableError.
+	Grown(ctx context.Context, topic string, partition int32) (TopicView, error)
 	// Resolve says how to go on after the position at. An error is an *UnavailableError.
 	Resolve(ctx context.Context, tp bridge.TopicPartition, at bridge.Position) (Resolution, error)
 	// Replay reads records from Kafka with their positions, from offset on, following the log until

@@ -22,6 +22,7 @@ type fakeNode struct {
 	mu       sync.Mutex
 	changed  *sync.Cond
 	topics   map[string]TopicView
+	grown    map[string]TopicView // what Grown finds out
 	parts    map[bridge.TopicPartition]*fakePartition
 	ready    map[string]chan struct{} // a topic that is still being filled
 	down     bool                     // Kafka is away
@@ -99,6 +100,18 @@ func (n *fakeNode) Topic(name string) (TopicView, bool) {
 	defer n.mu.Unlock()
 	v, ok := n.topics[name]
 	return v, ok
+}
+
+func (n *fakeNode) Grown(_ context.Context, topic string, _ int32) (TopicView, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.down {
+		return TopicView{}, &bridge.UnavailableError{RetryAfter: 700 * time.Millisecond, Err: errors.New("Kafka is away")}
+	}
+	if v, ok := n.grown[topic]; ok {
+		n.topics[topic] = v
+	}
+	return n.topics[topic], nil
 }
 
 func (n *fakeNode) Ready(ctx context.Context, topic string) error {

@@ -267,3 +267,34 @@ func TestResumeCaughtUpWithMeanwhile(t *testing.T) {
 		}
 	}
 }
+
+// A topic grows, and a client comes with the vector of a node that has learned of that sooner. Before, it was
+// answered bad_request, after which clients give up.
+func TestResumeFromANodeThatKnowsMorePartitions(t *testing.T) {
+	e := newEdge(t, cache.Config{}, nil)
+	const sub = `{"op":"sub","id":1,"subject":"/prices/*","resume":[[0,0,0],[4,0,0]]}`
+	ask := func() message {
+		c := e.dial()
+		defer c.ws.CloseNow()
+		c.send(sub)
+		return c.next()
+	}
+	e.node.mu.Lock()
+	e.node.down = true
+	e.node.mu.Unlock()
+	if m := ask(); m.Op != "error" || m.Code != "unavailable" || m.RetryMS == 0 {
+		t.Errorf("with Kafka away: %s", m.raw)
+	}
+	e.node.mu.Lock()
+	e.node.down = false
+	e.node.mu.Unlock()
+	if m := ask(); m.Op != "error" || m.Code != "bad_request" {
+		t.Errorf("a partition that there is not: %s", m.raw)
+	}
+	e.node.mu.Lock()
+	e.node.grown = map[string]TopicView{"prices": {Partitions: 5, Exposed: true}}
+	e.node.mu.Unlock()
+	if m := ask(); m.Op != "subbed" || m.Recovered == nil || !*m.Recovered || len(m.At) != 5 {
+		t.Errorf("an added partition: %s", m.raw)
+	}
+}

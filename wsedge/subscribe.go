@@ -59,6 +59,16 @@ func (s *session) subscribe(op *Op) *OpError {
 		return notExposed()
 	}
 	if n := len(op.Resume); n > 0 && op.Resume[n-1].Partition >= view.Partitions {
+		// Another node may have told it of a partition that was added just now.
+		var err error
+		if view, err = srv.cfg.Backend.Grown(ctx, topic, op.Resume[n-1].Partition); err == nil {
+			err = srv.cfg.Backend.Ready(ctx, topic)
+		}
+		if err != nil {
+			return unavailable("the node does not know all partitions of the topic yet; try again", err)
+		}
+	}
+	if n := len(op.Resume); n > 0 && op.Resume[n-1].Partition >= view.Partitions {
 		return &OpError{Code: codeBadRequest, Message: "resume names partition " + strconv.Itoa(int(op.Resume[n-1].Partition)) +
 			", but the topic has partitions 0 to " + strconv.Itoa(int(view.Partitions)-1)}
 	}
