@@ -30,11 +30,11 @@ func (k *Kafka) admin(ctx context.Context, what string, f func(context.Context, 
 	return nil
 }
 
-// CreateTopic creates a topic with three copies and waits until all its partitions are led.
-func (k *Kafka) CreateTopic(ctx context.Context, name string, partitions int, configs map[string]string) error {
+// CreateTopic creates a topic and waits until all its partitions are led.
+func (k *Kafka) CreateTopic(ctx context.Context, name string, partitions, copies int, configs map[string]string) error {
 	return k.admin(ctx, "create topic "+name, func(ctx context.Context, cl *kgo.Client) error {
 		t := kmsg.NewCreateTopicsRequestTopic()
-		t.Topic, t.NumPartitions, t.ReplicationFactor = name, int32(partitions), -1
+		t.Topic, t.NumPartitions, t.ReplicationFactor = name, int32(partitions), int16(copies)
 		for key, v := range configs {
 			c := kmsg.NewCreateTopicsRequestTopicConfig()
 			c.Name, c.Value = key, &v
@@ -89,26 +89,6 @@ func topicMetadata(ctx context.Context, cl *kgo.Client, name string) (*kmsg.Meta
 		return nil, fmt.Errorf("asked for one topic, got %d", len(resp.Topics))
 	}
 	return &resp.Topics[0], kerr.ErrorForCode(resp.Topics[0].ErrorCode)
-}
-
-// Leaders returns the brokers, 0 to 2, that lead the partitions of a topic; those that nobody leads are left out.
-func (k *Kafka) Leaders(ctx context.Context, name string) (map[int32]int, error) {
-	out := map[int32]int{}
-	err := k.admin(ctx, "leaders of "+name, func(ctx context.Context, cl *kgo.Client) error {
-		t, err := topicMetadata(ctx, cl, name)
-		if err != nil {
-			return err
-		}
-		for _, p := range t.Partitions {
-			for i, b := range k.brokers {
-				if int32(b.id) == p.Leader {
-					out[p.Partition] = i
-				}
-			}
-		}
-		return nil
-	})
-	return out, err
 }
 
 // DeleteTopic deletes a topic.
@@ -182,19 +162,22 @@ func (k *Kafka) End(ctx context.Context, name string, partitions int) (map[int32
 		req := kmsg.NewPtrListOffsetsRequest()
 		req.ReplicaID = -1
 		req.Topics = append(req.Topics, t)
-		resp, err := req.RequestWith(ctx, cl)
-		if err != nil {
-			return err
-		}
-		for _, t := range resp.Topics {
-			for _, p := range t.Partitions {
-				if err := kerr.ErrorForCode(p.ErrorCode); err != nil {
-					return err
-				}
-				out[p.Partition] = p.Offset
+		// A leader that was just elected may not know yet.
+		return poll(ctx, func() error {
+			resp, err := req.RequestWith(ctx, cl)
+			if err != nil {
+				return err
 			}
-		}
-		return nil
+			for _, t := range resp.Topics {
+				for _, p := range t.Partitions {
+					if err := kerr.ErrorForCode(p.ErrorCode); err != nil {
+						return err
+					}
+					out[p.Partition] = p.Offset
+				}
+			}
+			return nil
+		})
 	})
 	return out, err
 }

@@ -25,6 +25,7 @@ type Nodes struct {
 	path  string // of the program
 	env   []string
 	dir   string
+	group string // the consumer group
 	list  []*node
 	http  http.Client
 	watch watcher // nil before the load
@@ -70,13 +71,13 @@ func nodeNames(n int) []string {
 
 // newNodes prepares a cluster of count nodes for one topic; nothing is started yet. The hosts must be there.
 func newNodes(net Network, kafka *Kafka, path, dir, topic string, count int, extra []string) *Nodes {
-	c := &Nodes{net: net, kafka: kafka, path: path, dir: dir, away: map[string]bool{}}
+	c := &Nodes{net: net, kafka: kafka, path: path, dir: dir, group: "tidewire-" + topic, away: map[string]bool{}}
 	c.http = http.Client{Timeout: 2 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
 	for _, name := range nodeNames(count) {
 		c.list = append(c.list, &node{name: name, dir: filepath.Join(dir, name), log: filepath.Join(dir, name+".log")})
 	}
 	c.env = append([]string{
-		"TIDEWIRE_KAFKA_TOPICS=" + topic, "TIDEWIRE_KAFKA_PUBLISH_TOPICS=" + topic, "TIDEWIRE_KAFKA_GROUP_ID=tidewire-" + topic,
+		"TIDEWIRE_KAFKA_TOPICS=" + topic, "TIDEWIRE_KAFKA_PUBLISH_TOPICS=" + topic, "TIDEWIRE_KAFKA_GROUP_ID=" + c.group,
 		"TIDEWIRE_KAFKA_START=earliest", "TIDEWIRE_CACHE_BYTES=256MiB",
 	}, extra...)
 	return c
@@ -115,6 +116,9 @@ func (c *Nodes) environ(n *node) ([]string, error) {
 	}
 	return slices.Concat(env, c.env, n.env), nil
 }
+
+// Group returns the name of the nodes' consumer group.
+func (c *Nodes) Group() string { return c.group }
 
 // Len returns the number of nodes.
 func (c *Nodes) Len() int { return len(c.list) }

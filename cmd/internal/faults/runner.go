@@ -147,7 +147,7 @@ func (r *Runner) run(ctx context.Context, s Scenario, seed uint64, dir string, r
 		return fmt.Errorf("before it began: %w", err)
 	}
 	topic := fmt.Sprintf("f%d-%s", r.runs, s.Name)
-	if err := r.kafka.CreateTopic(ctx, topic, s.Partitions, nil); err != nil {
+	if err := r.kafka.CreateTopic(ctx, topic, s.Partitions, s.Copies, s.TopicConfig); err != nil {
 		return err
 	}
 	defer func() { // for the sake of the next run alone

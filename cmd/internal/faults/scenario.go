@@ -21,8 +21,10 @@ type Scenario struct {
 	// Silence bounds the longest silence of subscribers whose node lives; zero: not judged. Resume does so
 	// for the time from a disconnect to the next subscription.
 	Silence, Resume time.Duration
-	// Partitions of the topic; 6 if zero.
-	Partitions int
+	// Partitions of the topic; 6 if zero. Copies of each; 3 if zero. TopicConfig is what else is set.
+	Partitions  int
+	Copies      int
+	TopicConfig map[string]string
 	// Load changes what verify does, Env what the nodes are told.
 	Load func(*verify.Options)
 	Env  []string

@@ -1,5 +1,7 @@
 package faults
 
+import "slices"
+
 // Scenarios returns all of them, family by family, in the order in which they are run.
 func Scenarios() []Scenario {
 	var all []Scenario
@@ -9,7 +11,7 @@ func Scenarios() []Scenario {
 	}{
 		{"Nodes", nodeScenarios()},
 		{"Network", networkScenarios()},
-		{"Kafka", kafkaScenarios()},
+		{"Kafka", slices.Concat(kafkaScenarios(), kafkaElectionScenarios())},
 		{"Disks", diskScenarios()},
 		{"Clients", clientScenarios()},
 		{"Change", changeScenarios()},
@@ -22,6 +24,9 @@ func Scenarios() []Scenario {
 			}
 			if s.Partitions == 0 {
 				s.Partitions = 6
+			}
+			if s.Copies == 0 {
+				s.Copies = kafkaBrokers
 			}
 			all = append(all, s)
 		}

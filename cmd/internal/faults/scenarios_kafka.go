@@ -17,6 +17,7 @@ func kafkaScenarios() []Scenario {
 		{Name: "kafka-away", About: "all brokers hang for 20 s", Run: kafkaAway},
 		{Name: "kafka-restart", About: "all brokers are stopped at once and started again", Run: kafkaRestart},
 		{Name: "more-partitions", About: "the topic gains partitions", Run: morePartitions},
+		{Name: "more-partitions-kill", About: "a coordinator is killed while the topic gains partitions", Run: repeat(3, morePartitionsAndKill)},
 		{Name: "topic-recreated", About: "the topic is deleted and created again with the same name", Run: topicRecreated},
 		{Name: "records-deleted", About: "the records of all partitions are deleted while clients resume and read slowly", Run: repeat(3, recordsDeleted)},
 	}
@@ -92,6 +93,27 @@ func morePartitions(ctx context.Context, r *Rig) error {
 	return errors.Join(r.Kafka.AddPartitions(ctx, r.Topic, r.Parts+3), r.Sleep(ctx, 8*time.Second))
 }
 
+// morePartitionsAndKill kills a coordinator a moment before or after the topic has grown, so that its successors
+// may or may not know of the new partitions, whose beginning nobody has agreed on.
+func morePartitionsAndKill(ctx context.Context, r *Rig) error {
+	i, err := r.Coordinator(ctx)
+	if err != nil {
+		return err
+	}
+	grown, after := make(chan error, 1), time.Duration(r.Rand.Int64N(int64(6*time.Second)))
+	r.Note("from %d to %d partitions; %s will be killed after %v", r.Parts, r.Parts+2, r.Nodes.Name(i), after.Round(time.Millisecond))
+	r.Parts += 2
+	go func() { grown <- r.Kafka.AddPartitions(ctx, r.Topic, r.Parts) }()
+	err = r.Sleep(ctx, after)
+	r.Note("kill %s", r.Nodes.Name(i))
+	r.Nodes.Kill(i)
+	r.Kills++
+	if err := errors.Join(err, <-grown, r.Pause(ctx, 0, 3*time.Second)); err != nil {
+		return err
+	}
+	return restart(ctx, r, r.Rand.IntN(2) == 0, i)
+}
+
 func topicRecreated(ctx context.Context, r *Rig) error {
 	if err := r.Sleep(ctx, 4*time.Second); err != nil {
 		return err
@@ -104,7 +126,7 @@ func topicRecreated(ctx context.Context, r *Rig) error {
 		return err
 	}
 	r.Note("create it again")
-	return errors.Join(r.Kafka.CreateTopic(ctx, r.Topic, r.Parts, nil), r.Sleep(ctx, 8*time.Second))
+	return errors.Join(r.Kafka.CreateTopic(ctx, r.Topic, r.Parts, kafkaBrokers, nil), r.Sleep(ctx, 8*time.Second))
 }
 
 func recordsDeleted(ctx context.Context, r *Rig) error {

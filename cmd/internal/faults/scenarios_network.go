@@ -50,7 +50,7 @@ func isolateNode(ctx context.Context, r *Rig, minority bool, i int, hosts []stri
 
 // cutOffLeader cuts the coordinator of a partition off from the broker that leads it.
 func cutOffLeader(ctx context.Context, r *Rig) error {
-	leaders, err := r.Kafka.Leaders(ctx, r.Topic)
+	copies, err := r.Kafka.Copies(ctx, r.Topic)
 	if err != nil {
 		return err
 	}
@@ -60,7 +60,7 @@ func cutOffLeader(ctx context.Context, r *Rig) error {
 	}
 	p := r.Rand.Int32N(int32(r.Parts))
 	r.Note("partition %d:", p)
-	return isolateNode(ctx, r, false, r.Nodes.Index(by[p]), r.Kafka.Hosts()[leaders[p]:][:1], 8*time.Second, 12*time.Second)
+	return isolateNode(ctx, r, false, r.Nodes.Index(by[p]), r.Kafka.Hosts()[copies[p].Leader:][:1], 8*time.Second, 12*time.Second)
 }
 
 func oneWay(ctx context.Context, r *Rig) error {

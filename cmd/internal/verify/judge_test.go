@@ -69,6 +69,14 @@ func TestCleanHistories(t *testing.T) {
 			c.gap(Pos{3, 0}, "truncated").msgAs("new8", Pos{3, 1}).msgAs("new9", Pos{3, 2})
 			s.client("/t/*").begin(Pos{}).msg(0, 1, 2, 3, 4, 5, 6, 7).gap(Pos{3, 0}, "truncated").msgAs("new8", Pos{3, 1}).msgAs("new9", Pos{3, 2})
 		},
+		"sent again after the truncation of what was not acknowledged": func(s *scene) {
+			c := s.client("/t/*").begin(Pos{}).all()
+			s.remove(Truncated, 8, 0)
+			s.write("new8", "/t/k0")
+			s.write("r9", "/t/k1") // its first copy stood at the same offset
+			s.write("w", "/t/k0")  // and this one's at 11
+			c.msgAs("w", posAt(11)).gap(Pos{3, 0}, "truncated").msgAs("new8", Pos{3, 1}).msgAs("r9", Pos{3, 2}).msgAs("w", Pos{3, 3})
+		},
 		"created again and declared": func(s *scene) {
 			c := s.client("/t/*").begin(Pos{}).all().cut()
 			s.remove(Recreated, 0, 0)
@@ -241,6 +249,13 @@ func TestBreachesAreFound(t *testing.T) {
 			s.write("new8", "/t/k0")
 			c.msgAs("new8", Pos{3, 1})
 			client{s, 0}.gap(Pos{3, 0}, "truncated").msgAs("new8", Pos{3, 1})
+		}},
+		"twice after a truncation that did not reach so far": {want{Disagree: 1, OutOfOrder: 1, Repeated: 1}, func(s *scene) {
+			c := s.client("/t/*").begin(Pos{}).all()
+			s.remove(Truncated, 8, 10)
+			s.write("new8", "/t/k0")
+			s.write("w", "/t/k0")
+			c.msgAs("w", posAt(10)).gap(Pos{3, 0}, "truncated").msgAs("new8", Pos{3, 1}).msgAs("w", Pos{3, 2})
 		}},
 		"lost after a truncation": {want{Lost: 1}, func(s *scene) {
 			c := s.client("/t/*").begin(Pos{}).all()

@@ -29,6 +29,7 @@ type Options struct {
 
 	Duration    time.Duration // of the load; default 30 s
 	Rate        int           // records per second written straight to Kafka, all topics together; default 200
+	TxnRate     int           // how many of these in transactions; default a quarter
 	PublishRate int           // publishes per second, all publishers together; default 50
 	Settle      time.Duration // at most, for all subscribers to reach Kafka's end; default 60 s
 
@@ -73,6 +74,9 @@ func (o Options) withDefaults() (Options, error) {
 		if *d.v == 0 {
 			*d.v = d.to
 		}
+	}
+	if o.TxnRate == 0 {
+		o.TxnRate = max(0, o.Rate) / 4
 	}
 	o.Duration = orDuration(o.Duration, 30*time.Second)
 	o.Settle = orDuration(o.Settle, time.Minute)

@@ -150,8 +150,8 @@ func (d *Driver) Run(ctx context.Context) (History, error) {
 	}
 	o.Progress("load for %s: %d records/s to Kafka, %d publishes/s, seed %d", o.Duration, o.Rate, o.PublishRate, o.Seed)
 	close(d.loading)
-	tx := max(0, o.Rate) / 4
-	if o.Rate > 0 {
+	tx := min(max(0, o.TxnRate), max(0, o.Rate))
+	if o.Rate > tx {
 		loaders.Go(func() { d.produce(load, "w", o.Rate-tx, d.rng(1)) })
 	}
 	if tx > 0 {

@@ -306,6 +306,11 @@ func (l *line) settlePositions(r *Report) {
 				}
 			}
 			_, known := l.base[pos.Epoch]
+			if e == nil && known {
+				if e = l.earlier(list[0], pos); e != nil {
+					list = l.byID[id]
+				}
+			}
 			if e == nil && !known {
 				e = list[0]
 				l.base[pos.Epoch] = e.offset - int64(pos.Seqno)
@@ -314,6 +319,13 @@ func (l *line) settlePositions(r *Report) {
 				r.breach(1, Breach{Kind: Disagree, Partition: l.part.String(),
 					Detail: fmt.Sprintf("%s gives %s, at offset %d, position %v; the rest of that epoch says sequence number %d", or(w.by, "a node"), id, list[0].offset, pos, list[0].offset-l.base[pos.Epoch])})
 				continue
+			}
+			if e.placed && e.pos != pos && l.replaced(e.offset) != "" && pos.Epoch > e.pos.Epoch {
+				// The same offset twice: the earlier one is gone.
+				old := l.earlier(e, e.pos)
+				old.pos, old.placed = e.pos, true
+				holder[e.pos], e.placed = old, false
+				list = l.byID[id]
 			}
 			if other := holder[pos]; other != nil && other != e {
 				r.breach(1, Breach{Kind: Disagree, Partition: l.part.String(),
@@ -333,6 +345,28 @@ func (l *line) settlePositions(r *Report) {
 			}
 		}
 	}
+}
+
+// earlier makes an entry for a message that stood elsewhere, in what was truncated or belonged to the topic before,
+// when it was told that position: its producer had no answer and sent it again, which Kafka took for a first
+// time, as it had lost the first. It returns nil if the position is not such a place.
+func (l *line) earlier(of *entry, pos Pos) *entry {
+	offset := l.base[pos.Epoch] + int64(pos.Seqno)
+	kind := l.replaced(offset)
+	if kind == "" {
+		return nil
+	}
+	e := &entry{id: of.id, subject: of.subject, offset: offset, ts: of.ts, gone: kind, mid: of.mid, user: of.user, due: -1, seen: of.seen}
+	l.add(e)
+	return e
+}
+
+// replaced returns how an offset was removed, if it may have been given again.
+func (l *line) replaced(offset int64) RemovalKind {
+	if kind := l.removal(offset); kind != Deleted {
+		return kind
+	}
+	return ""
 }
 
 func or(a, b string) string {
