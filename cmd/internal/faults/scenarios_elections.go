@@ -22,6 +22,8 @@ func kafkaElectionScenarios() []Scenario {
 		{Name: "group-stranger", About: "an ordinary consumer joins the nodes' consumer group, beside them and while they are all dead", Run: groupStranger},
 		{Name: "unclean-election", About: "a broker that missed records becomes the leader: Kafka loses what it had acknowledged", Copies: 2,
 			TopicConfig: map[string]string{"min.insync.replicas": "1", "unclean.leader.election.enable": "true"},
+			// Little is cached, so that many are fed from Kafka while it is another log than was read.
+			Env: []string{"TIDEWIRE_CACHE_BYTES=1MiB"},
 			// A transaction whose end is lost hangs for ever, and with it all who read what is committed.
 			Load: func(o *verify.Options) { o.TxnRate = -1 },
 			Run:  repeat(2, uncleanElection), Measure: acknowledgedAndLost},
@@ -187,7 +189,10 @@ func uncleanElection(ctx context.Context, r *Rig) error {
 			r.Load.Removed(verify.Removal{Partition: verify.Partition{Topic: r.Topic, Index: q}, Kind: verify.Truncated, From: ends[q], To: taken[q] + 1000})
 		}
 	}
-	r.Note("kill k%d, start k%d: what was written meanwhile is lost", leader+1, behind+1)
+	i := r.Rand.IntN(r.Nodes.Len())
+	r.Note("kill k%d and %s, start k%d: what was written meanwhile is lost", leader+1, r.Nodes.Name(i), behind+1)
+	r.Nodes.Kill(i)
+	r.Kills++
 	r.Kafka.Kill(leader)
 	if err := r.Kafka.Start(behind); err != nil {
 		return err
@@ -196,7 +201,10 @@ func uncleanElection(ctx context.Context, r *Rig) error {
 		return err
 	}
 	r.Note("k%d leads", behind+1)
-	if err := r.Pause(ctx, time.Second, 4*time.Second); err != nil {
+	if err := restart(ctx, r, r.Rand.IntN(2) == 0, i); err != nil { // it fills its cache from what is there now
+		return err
+	}
+	if err := r.Pause(ctx, 0, 3*time.Second); err != nil {
 		return err
 	}
 	r.Note("start k%d", leader+1)

@@ -77,6 +77,16 @@ func TestCleanHistories(t *testing.T) {
 			s.write("w", "/t/k0")  // and this one's at 11
 			c.msgAs("w", posAt(11)).gap(Pos{3, 0}, "truncated").msgAs("new8", Pos{3, 1}).msgAs("r9", Pos{3, 2}).msgAs("w", Pos{3, 3})
 		},
+		"truncated and declared before the stream came there": func(s *scene) {
+			c := s.client("/t/*").begin(Pos{}).msg(0, 1, 2, 3, 4, 5).cut()
+			d := s.client("/t/*").begin(Pos{}).msg(0, 1, 2, 3, 4, 5)
+			all := s.client("/t/*").begin(Pos{}).all()
+			s.remove(Truncated, 8, 0)
+			s.write("new8", "/t/k0")
+			all.gap(Pos{3, 0}, "truncated").msgAs("new8", Pos{3, 1})
+			c.notRecovered(posAt(5), "truncated", LostRange{0, posAt(8), posAt(9)}).msg(6, 7).msgAs("new8", Pos{3, 1})
+			d.gap(posAt(5), "truncated").msg(6, 7).msgAs("new8", Pos{3, 1})
+		},
 		"created again and declared": func(s *scene) {
 			c := s.client("/t/*").begin(Pos{}).all().cut()
 			s.remove(Recreated, 0, 0)
@@ -256,6 +266,14 @@ func TestBreachesAreFound(t *testing.T) {
 			s.write("new8", "/t/k0")
 			s.write("w", "/t/k0")
 			c.msgAs("w", posAt(10)).gap(Pos{3, 0}, "truncated").msgAs("new8", Pos{3, 1}).msgAs("w", Pos{3, 2})
+		}},
+		"truncated, and declared in part": {want{Undeclared: 1}, func(s *scene) {
+			c := s.client("/t/*").begin(Pos{}).msg(0, 1, 2, 3, 4, 5).cut()
+			all := s.client("/t/*").begin(Pos{}).all()
+			s.remove(Truncated, 8, 0)
+			s.write("new8", "/t/k0")
+			all.gap(Pos{3, 0}, "truncated").msgAs("new8", Pos{3, 1})
+			c.notRecovered(posAt(5), "truncated", LostRange{0, posAt(8), posAt(8)}).msg(6, 7).msgAs("new8", Pos{3, 1})
 		}},
 		"lost after a truncation": {want{Lost: 1}, func(s *scene) {
 			c := s.client("/t/*").begin(Pos{}).all()

@@ -36,6 +36,7 @@ type stream struct {
 	topic   string
 	cursors map[int32]*cursor
 	given   map[*entry]int  // how often each record was delivered
+	told    map[*entry]bool // it was said to be lost, before the stream came to its place
 	strange map[string]bool // breaches about what is in no order, once an id
 	node    string
 	began   bool // it has had a subscription
@@ -64,7 +65,7 @@ type skip struct {
 }
 
 func judgeStream(h *History, t *truth, s *Subscriber, r *Report) {
-	w := &stream{h: h, t: t, s: s, r: r, topic: topicOf(s.Subject), cursors: map[int32]*cursor{}, given: map[*entry]int{}, strange: map[string]bool{}}
+	w := &stream{h: h, t: t, s: s, r: r, topic: topicOf(s.Subject), cursors: map[int32]*cursor{}, given: map[*entry]int{}, told: map[*entry]bool{}, strange: map[string]bool{}}
 	for p, l := range t.lines {
 		if p.Topic != w.topic {
 			continue
@@ -151,6 +152,8 @@ func (w *stream) advance(c *cursor, pos Pos, e *Event, held, gone Kind, how stri
 			continue
 		}
 		switch {
+		case m.gone != "" && w.told[m]:
+			w.r.Declared++
 		case m.gone == "" && held != "":
 			w.skipped = append(w.skipped, skip{m, c.line.part, held, e.Time, w.node, how})
 		case m.gone != "" && gone != "":
@@ -226,6 +229,21 @@ func (w *stream) subbed(e *Event) {
 			w.advance(c, at.Pos, e, held, gone, how)
 		}
 	}
+	for _, lost := range d.Lost {
+		if c := w.cursors[lost.Partition]; c != nil && !d.Recovered {
+			w.tell(c, func(m *entry) bool { return !lost.From.After(m.pos) && !m.pos.After(lost.To) })
+		}
+	}
+}
+
+// tell notes which of the records that are gone were said to be: a loss is told when the node knows of it, and
+// that may be before the subscriber has what came before.
+func (w *stream) tell(c *cursor, which func(m *entry) bool) {
+	for _, m := range c.mine[c.next:] {
+		if m.gone != "" && which(m) {
+			w.told[m] = true
+		}
+	}
 }
 
 func (w *stream) gap(e *Event) {
@@ -237,6 +255,9 @@ func (w *stream) gap(e *Event) {
 	for _, at := range d.At {
 		if c := w.cursors[at.Partition]; c != nil {
 			w.advance(c, at.Pos, e, FalseLoss, "", "said to be lost by a gap ("+d.Reason+"), and in Kafka")
+			if now := w.h.Began.Add(e.Time).UnixMilli(); d.Reason == string(Truncated) { // of what there was by then
+				w.tell(c, func(m *entry) bool { return m.gone != Deleted && m.ts <= now })
+			}
 		}
 	}
 }
