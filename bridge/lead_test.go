@@ -253,6 +253,7 @@ func TestEpochsFromCommits(t *testing.T) {
 	n2.wantShown(orders0, "a@1,1", "b@1,2", "c@2,1", "d@2,2")
 	k.write(orders0, "", "e")
 	n2.wantShown(orders0, "a@1,1", "b@1,2", "c@2,1", "d@2,2", "e@1002,1")
+	n2.depose() // it would go on committing
 
 	for _, meta := range []string{"", "tw1:!", "someone else's"} { // the offset alone still counts
 		k.do(func() { k.committed[orders0] = CommitOffset{TP: orders0, Offset: 2, Metadata: meta} })
