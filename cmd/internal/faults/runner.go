@@ -131,7 +131,7 @@ func (r *Runner) Run(ctx context.Context, s Scenario, seed uint64) Result {
 	dir := filepath.Join(r.Dir, fmt.Sprintf("%03d-%s-%d", r.runs, s.Name, seed))
 	res.Err = r.run(ctx, s, seed, dir, &res)
 	res.Took = time.Since(begin)
-	if res.Passed() && !r.Keep {
+	if (res.Passed() || res.NotRun() != "") && !r.Keep {
 		_ = os.RemoveAll(dir)
 	} else {
 		res.Dir = dir

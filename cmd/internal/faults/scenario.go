@@ -59,7 +59,8 @@ type Rig struct {
 	Rand   *rand.Rand // seeded: everything that a scenario chooses comes from here
 	Events []Event
 	Marks  []Mark
-	Kills  int // processes killed
+	Led    []string // the partitions that a node coordinated when it was broken, as verify names them
+	Kills  int      // processes killed
 	tell   func(format string, args ...any)
 }
 

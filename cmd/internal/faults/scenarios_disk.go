@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -21,9 +22,9 @@ func diskScenarios() []Scenario {
 		{Name: "disk-full", About: "a coordinator's disk is full: it exits and says so, and comes back when there is room", Slice: true,
 			Silence: 5 * time.Second, Disk: diskBytes, Env: []string{"TIDEWIRE_GROUPS=3"}, Load: noSlowReaders, Run: diskFull},
 		{Name: "disk-hangs", About: "a coordinator's disk hangs for 20 s: it gives its leaderships up, and goes on when the disk does",
-			Silence: 5 * time.Second, Disk: diskBytes, DiskHangs: true, Load: noSlowReaders, Run: diskHangs(false)},
+			Silence: 5 * time.Second, Disk: diskBytes, DiskHangs: true, Load: noSlowReaders, Run: diskHangs(false), Measure: othersSilence},
 		{Name: "disk-hangs-kill", About: "a coordinator's disk hangs for 20 s, and it is killed meanwhile",
-			Silence: 5 * time.Second, Disk: diskBytes, DiskHangs: true, Load: noSlowReaders, Run: diskHangs(true)},
+			Silence: 5 * time.Second, Disk: diskBytes, DiskHangs: true, Load: noSlowReaders, Run: diskHangs(true), Measure: othersSilence},
 		{Name: "disk-flip", About: "a byte flips in the Raft log of a node that is down, and in that of one that runs",
 			Silence: 5 * time.Second, Load: noSlowReaders, Run: diskFlip},
 		{Name: "disk-torn", About: "kill −9, and the newest part of the Raft log is cut in the middle of an entry", Slice: true,
@@ -99,12 +100,23 @@ func diskHangs(killed bool) step {
 			return err
 		}
 		name, disk := r.Nodes.Name(i), r.Nodes.list[i].disk
+		by, err := r.Nodes.Coordinators(ctx, r.Topic, r.Parts)
+		if err != nil {
+			return err
+		}
+		for p, node := range by {
+			if node == name {
+				r.Led = append(r.Led, verify.Partition{Topic: r.Topic, Index: p}.String())
+			}
+		}
 		r.Note("the disk of %s hangs", name)
 		r.Nodes.leave(i)
 		if err := disk.hang(); err != nil {
 			return err
 		}
+		from := r.Load.Now()
 		err = r.Sleep(ctx, 20*time.Second)
+		r.Marks = append(r.Marks, Mark{"hang", from, r.Load.Now()})
 		if err == nil {
 			err = r.servesNobody(ctx, i)
 		}
@@ -122,6 +134,27 @@ func diskHangs(killed bool) step {
 		return errors.Join(err, restart(ctx, r, false, i), r.Sleep(ctx, time.Second))
 	}
 }
+
+// othersSilence is how long subscribers waited for records that other nodes coordinated: to those the node whose
+// disk hangs is a follower, which must hold nobody up.
+func othersSilence(r *Rig, h verify.History) []Figure {
+	var longest time.Duration
+	for _, m := range r.Marks {
+		for _, s := range verify.Silences(h, m.From, m.To) {
+			if !slices.Contains(r.Led, s.Partition) {
+				longest = max(longest, s.For)
+			}
+		}
+	}
+	f := Figure{Name: "longest silence of what other nodes coordinated, while the disk hung", Value: ms(longest).String()}
+	if longest > othersLimit {
+		f.Breach = fmt.Sprintf("over %v", othersLimit)
+	}
+	return []Figure{f}
+}
+
+// othersLimit is what a busy machine may need of its own.
+const othersLimit = 2 * time.Second
 
 // servesNobody checks that a node whose disk hangs has sent its clients elsewhere: it has no records for them.
 func (r *Rig) servesNobody(ctx context.Context, i int) error {
