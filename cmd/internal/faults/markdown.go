@@ -58,8 +58,8 @@ to proxies and says what it could not run); it needs Go and a JVM, and fetches K
 to whom, and when.
 
 A **silence** is the time for which a record that Kafka had acknowledged waited for a subscriber whose node lived.
-**Resume** is from a disconnect to the next subscription, on whatever node, whatever the cause: half of the clients
-cut their connections themselves all the time. The longest of all runs is shown, with its limit in brackets.
+**Resume** is from a disconnect to the next subscription, on whatever node, whatever the cause: those that roam cut
+their connections themselves all the time. The longest of all runs is shown, with its limit in brackets.
 `)
 	family := ""
 	for _, g := range groups {
