@@ -20,6 +20,12 @@ import (
 // entry's memory when decoded.
 const entryFormat = 1
 
+// EntryFormat and SnapshotFormat are what this build writes and reads: nodes tell each other.
+const (
+	EntryFormat    = entryFormat
+	SnapshotFormat = snapshotFormat
+)
+
 const (
 	kindStart byte = 1 + iota
 	kindBatch

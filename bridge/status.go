@@ -4,6 +4,7 @@ package bridge
 type NodeStatus struct {
 	Node          NodeID            `json:"node"`
 	Version       string            `json:"version"`
+	Formats       FormatStatus      `json:"formats"`
 	UptimeSeconds int64             `json:"uptime_seconds"`
 	Ready         bool              `json:"ready"`
 	NotReady      []string          `json:"not_ready,omitempty"` // why not
@@ -13,6 +14,15 @@ type NodeStatus struct {
 	Cache         CacheStatus       `json:"cache"`
 	Groups        []GroupStatus     `json:"groups"`
 	Partitions    []PartitionStatus `json:"partitions"`
+}
+
+// FormatStatus is which versions of what nodes share a node speaks and writes (replication/version.go). A build
+// that does not tell them speaks version 1 of each.
+type FormatStatus struct {
+	Wire       int `json:"wire"`        // over the cluster port
+	OldestWire int `json:"oldest_wire"` // that it goes together with
+	Entry      int `json:"entry"`       // of the Raft log
+	Snapshot   int `json:"snapshot"`
 }
 
 // CacheStatus is the state of a node's cache, in bytes.

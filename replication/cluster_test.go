@@ -114,7 +114,8 @@ type cluster struct {
 	configs []Config // by node
 	toys    []*toy
 	svcs    []*stubService
-	nodes   []*Node // nil: stopped
+	mu      sync.Mutex // of nodes, for a load that goes on while nodes come and go
+	nodes   []*Node    // nil: stopped
 }
 
 type option func(i int, c *Config)
@@ -184,6 +185,12 @@ func (c *cluster) start(i int) {
 		c.t.Fatal(err)
 	}
 	c.configs[i].Listener = nil
+	c.set(i, n)
+}
+
+func (c *cluster) set(i int, n *Node) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	c.nodes[i] = n
 }
 
@@ -198,7 +205,7 @@ func (c *cluster) stop(i int, drain time.Duration) {
 	if err := c.nodes[i].Close(ctx); err != nil {
 		c.t.Errorf("close node %d: %v", i, err)
 	}
-	c.nodes[i] = nil
+	c.set(i, nil)
 }
 
 // kill does to the others what kill -9 does: the sockets close, nothing is said.

@@ -49,7 +49,11 @@ type Config struct {
 	// Advertise is where the other nodes reach this one. Needed only when Peers is empty and Listen
 	// has no host; default the listener's address.
 	Advertise string
-	// Peers are the members, this node included, the same on all of them. Empty: a cluster of one.
+	// Version of the build, for people.
+	Version string
+	// Peers are the nodes that a cluster begins with, this one included, the same on all of them, and where a
+	// node looks for the others when it starts. Empty: a cluster of one. Members that come or go later do so
+	// by AddMember and RemoveMember.
 	Peers []Peer
 	// Groups is the number of Raft groups, the same on all nodes and for the life of the cluster.
 	Groups int

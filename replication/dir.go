@@ -32,7 +32,8 @@ var (
 // dirFormat is the version of the layout above.
 const dirFormat = 1
 
-// meta is the content of meta.json.
+// meta is the content of meta.json. Peers is what TIDEWIRE_CLUSTER_PEERS named when the folder was made: for people,
+// since the members may have changed since then, and for older builds, which refuse another list.
 type meta struct {
 	Format int             `json:"format"`
 	Node   bridge.NodeID   `json:"node"`
@@ -88,8 +89,6 @@ func (d *dataDir) check(want meta) error {
 		return fmt.Errorf("%w: %s belongs to node %q, but TIDEWIRE_NODE_ID is %q: set it back, or point TIDEWIRE_DATA_DIR to another folder", ErrMismatch, d.path, have.Node, want.Node)
 	case have.Groups != want.Groups:
 		return fmt.Errorf("%w: %s was made with TIDEWIRE_GROUPS=%d, not %d: set it back; the number is fixed for the life of a cluster (to change it, stop all nodes and remove the data folders of all)", ErrMismatch, d.path, have.Groups, want.Groups)
-	case joinIDs(have.Peers) != joinIDs(want.Peers):
-		return fmt.Errorf("%w: %s was made for the nodes %s, but TIDEWIRE_PEERS names %s: set it back; to change the members, stop all nodes and remove the data folders of all", ErrMismatch, d.path, joinIDs(have.Peers), joinIDs(want.Peers))
 	}
 	return nil
 }

@@ -141,7 +141,7 @@ func TestFolderOfAnotherShapeIsRefused(t *testing.T) {
 	refused(t, node, ErrMismatch, `node "a"`, "TIDEWIRE_NODE_ID")
 	peers := cfg
 	peers.Peers = []Peer{{"a", "127.0.0.1:7001"}, {"b", "127.0.0.1:7002"}}
-	refused(t, peers, ErrMismatch, "TIDEWIRE_PEERS")
+	openClose(t, peers) // the members may have been changed since then
 	openClose(t, cfg)
 }
 

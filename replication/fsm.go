@@ -29,6 +29,8 @@ type fsm struct {
 	machine bridge.StateMachine
 	// committed is told that index, written in term, is committed, before it is applied.
 	committed func(index, term uint64)
+	// members is told that the group's configuration may have changed; must not block.
+	members func()
 
 	applied atomic.Uint64 // the last entry that the machine has applied
 	bytes   atomic.Int64  // applied since the last snapshot
@@ -51,6 +53,9 @@ func (f *fsm) ApplyBatch(logs []*raft.Log) []any {
 		if l.Type == raft.LogCommand {
 			out[i] = f.machine.Apply(f.group, bridge.Term(l.Term), l.Index, l.Data)
 			bytes += len(l.Data)
+		}
+		if l.Type == raft.LogConfiguration {
+			f.members()
 		}
 		f.applied.Store(l.Index)
 	}
@@ -93,6 +98,7 @@ func (f *fsm) Restore(r io.ReadCloser) error {
 	}
 	f.applied.Store(binary.BigEndian.Uint64(head[1:]))
 	f.bytes.Store(0)
+	f.members()
 	return nil
 }
 

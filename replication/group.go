@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -29,6 +30,8 @@ type group struct {
 	transport *guard
 	raft      *raft.Raft
 	ready     chan struct{} // closed when raft is set: the library applies entries before NewRaft returns
+	roster    atomic.Pointer[roster]
+	changing  sync.Mutex // held while a step of a change of members is taken (change.go)
 	fsm       *fsm
 	load      load
 	nudges    *nudger
@@ -39,6 +42,7 @@ type group struct {
 // openGroup opens the stores and starts the library. What has been opened is closed again on an error.
 func openGroup(n *Node, id bridge.GroupID) (_ *group, err error) {
 	g := &group{id: id, node: n, ready: make(chan struct{})}
+	g.roster.Store(&roster{})
 	hlog := newRaftLog(n.cfg.Log, id)
 	var undo []func()
 	defer func() {
@@ -80,24 +84,24 @@ func openGroup(n *Node, id bridge.GroupID) (_ *group, err error) {
 	}
 	undo = append(undo, g.log.close)
 
-	st := newStream(uint16(id), n.self, n.dialer)
+	st := newStream(uint16(id), n.self, n.dialer, n.members.route)
 	n.mux.raft[id] = st
 	g.transport = newGuard(raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
 		Logger: hlog, Stream: st, MaxPool: transportPool, Timeout: transportTimeout,
 		// Pipelining can wedge a follower after a stall of its disk until the leader restarts
 		// (hashicorp/raft#612), and hardly helps on a near network.
 		MaxRPCsInFlight:       1,
-		ServerAddressProvider: n.addrs,
-	}), n.draining.Load, func() bool { return n.newcomer.mayVote(id) }, func() bool { return n.newcomer.mayLead(id) })
+		ServerAddressProvider: addresses{g},
+	}), n, id)
 	undo = append(undo, func() { _ = g.transport.Close() })
 
-	g.nudges = newNudger(g, n.others, func(p Peer) bool { return n.PeerAlive(p.ID) })
+	g.nudges = newNudger(g)
 	g.fsm = &fsm{group: id, machine: n.cfg.Machine, load: &g.load, committed: func(index, term uint64) {
 		<-g.ready
 		if !n.cfg.NoNudge {
 			g.nudges.committed(index, term)
 		}
-	}}
+	}, members: n.members.changed}
 	g.lead = newLead(g)
 	g.proposals = newProposals(g)
 
@@ -111,9 +115,9 @@ func openGroup(n *Node, id bridge.GroupID) (_ *group, err error) {
 		return nil, fmt.Errorf("%w: group %d in %s: %w; %s", ErrCorrupt, id, dir, err, remedy(n.cfg.Dir))
 	}
 	g.raft = r
+	n.newcomer.lacks(id, len(r.GetConfiguration().Configuration().Servers) == 0)
 	g.log.live.Store(true)
 	close(g.ready)
-	g.nudges.start()
 	g.lead.start()
 	g.proposals.start()
 	return g, nil
@@ -142,8 +146,9 @@ func (g *group) raftConfig(log *raftLog) *raft.Config {
 	return c
 }
 
-// bootstrap writes the first configuration if there is no state. Every node does, with the same content:
-// the entry is the same everywhere, index 1 of term 1, so it does not matter who comes first.
+// bootstrap writes the first configuration of a cluster of one if there is no state. Other nodes write theirs when
+// they know that they begin a cluster (newcomer.go): each does, with the same content. The entry is the same
+// everywhere, index 1 of term 1, so it does not matter who comes first.
 func (g *group) bootstrap(conf *raft.Config, stable raft.StableStore) error {
 	has, err := raft.HasExistingState(g.log, stable, g.stores.Snapshots)
 	if err != nil {
@@ -155,11 +160,10 @@ func (g *group) bootstrap(conf *raft.Config, stable raft.StableStore) error {
 	if err := g.node.newcomer.empty(g.id); err != nil {
 		return err
 	}
-	var servers []raft.Server
-	for _, p := range g.node.members {
-		servers = append(servers, raft.Server{Suffrage: raft.Voter, ID: raft.ServerID(p.ID), Address: raft.ServerAddress(p.Addr)})
+	if !g.node.newcomer.alone() {
+		return nil
 	}
-	if err := raft.BootstrapCluster(conf, g.log, stable, g.stores.Snapshots, g.transport, raft.Configuration{Servers: servers}); err != nil {
+	if err := raft.BootstrapCluster(conf, g.log, stable, g.stores.Snapshots, g.transport, firstConfiguration(g.node.members.list)); err != nil {
 		return fmt.Errorf("write first configuration: %w", err)
 	}
 	return nil

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
+
+	"github.com/tidewire/tidewire/bridge"
 )
 
 // errBadMessage: a peer sent a Raft message that no correct node sends.
@@ -33,12 +35,14 @@ type guard struct {
 	draining func() bool
 	mayVote  func() bool // see newcomer.go
 	mayLead  func() bool
+	heard    func() // of a node that has data
 }
 
-func newGuard(t *raft.NetworkTransport, draining, mayVote, mayLead func() bool) *guard {
+func newGuard(t *raft.NetworkTransport, n *Node, id bridge.GroupID) *guard {
 	g := &guard{
-		NetworkTransport: t, out: make(chan raft.RPC), done: make(chan struct{}),
-		draining: draining, mayVote: mayVote, mayLead: mayLead,
+		NetworkTransport: t, out: make(chan raft.RPC), done: make(chan struct{}), draining: n.draining.Load,
+		mayVote: func() bool { return n.newcomer.mayVote(id) }, mayLead: func() bool { return n.newcomer.mayLead(id) },
+		heard: n.newcomer.heard,
 	}
 	g.wg.Add(1)
 	go g.run()
@@ -82,21 +86,30 @@ func (g *guard) Close() error {
 }
 
 // noVote is the answer to a candidate while this node may not vote. It names no term: the candidate learns
-// nothing from us.
+// nothing from us. We learn whether it has more than the beginning of a cluster.
 func (g *guard) noVote(rpc raft.RPC) any {
 	header := raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax}
-	switch rpc.Command.(type) {
+	switch m := rpc.Command.(type) {
 	case *raft.RequestVoteRequest:
 		if !g.mayVote() {
+			if m.LastLogIndex > 1 {
+				g.heard()
+			}
 			return &raft.RequestVoteResponse{RPCHeader: header}
 		}
 	case *raft.RequestPreVoteRequest:
 		if !g.mayVote() {
+			if m.LastLogIndex > 1 {
+				g.heard()
+			}
 			return &raft.RequestPreVoteResponse{RPCHeader: header}
 		}
 	}
 	return nil
 }
+
+// EncodePeer is what our messages say of where we are: the address alone (route.go).
+func (g *guard) EncodePeer(_ raft.ServerID, addr raft.ServerAddress) []byte { return []byte(addr) }
 
 // RequestVote asks a peer for its vote, if this node may stand.
 func (g *guard) RequestVote(id raft.ServerID, target raft.ServerAddress, args *raft.RequestVoteRequest, resp *raft.RequestVoteResponse) error {

@@ -3,6 +3,7 @@ package replication
 import (
 	"context"
 	"encoding/binary"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -20,7 +21,9 @@ import (
 // Each node holds one connection to each other node for nothing but to see it break. After the preface
 //
 //	answer:  1 byte length, node id, 8 bytes incarnation (random, of the process), big-endian,
-//	         1 byte: bit 0 says that the node has no data (newcomer.go), the others are 0
+//	         1 byte: bit 0 says that the node has no data (newcomer.go), bit 1 that a greeting follows, the
+//	         others are 0; then 2 bytes length, big-endian, and the greeting (version.go). A build that does not
+//	         know of greetings takes it for bytes sent back.
 //	then:    the asking side sends a byte every PingEvery; the other side sends each back
 //
 // A process that dies closes its sockets, so the break is known in a millisecond. It counts as a death
@@ -43,11 +46,14 @@ func (n *Node) answerLiveness(_ context.Context, c net.Conn) {
 	defer func() { _ = c.Close() }()
 	first := append([]byte{byte(len(n.cfg.NodeID))}, n.cfg.NodeID...)
 	first = binary.BigEndian.AppendUint64(first, n.incarnation)
-	var flags byte
+	flags := byte(helloGreeting)
 	if n.blank() {
 		flags |= helloBlank
 	}
 	first = append(first, flags)
+	told := n.greeting().encode()
+	first = binary.BigEndian.AppendUint16(first, uint16(len(told)))
+	first = append(first, told...)
 	buf := make([]byte, 64)
 	out := first
 	for {
@@ -80,15 +86,17 @@ func (d death) String() string {
 
 // watcher holds the connection to one peer.
 type watcher struct {
-	peer   Peer
+	id     bridge.NodeID
+	route  *route // where it is
 	dialer dialer
 	cfg    Config
 	log    zerolog.Logger
-	met    func(blank bool) // it answered, and said whether it has data
-	born   func()           // the peer is there (again)
-	died   func(death)      // it is not any more; must return soon
-	since  atomic.Int64     // unix nanoseconds since when it is alive; 0: it is not
-	known  uint64           // its last incarnation
+	met    func(hello)  // it answered, and said what it has and speaks
+	born   func()       // the peer is there (again)
+	died   func(death)  // it is not any more; must return soon
+	since  atomic.Int64 // unix nanoseconds since when it is alive; 0: it is not
+	known  uint64       // its last incarnation
+	told   string       // what was last logged against it
 }
 
 // alive says since when the peer has been there.
@@ -108,6 +116,7 @@ func (w *watcher) run(ctx context.Context) {
 		}
 		_, was := w.alive()
 		if err != nil {
+			w.complain(err)
 			if was {
 				d := deathClosed
 				var ne net.Error
@@ -125,14 +134,14 @@ func (w *watcher) run(ctx context.Context) {
 		}
 		restarted := was && who.incarnation != w.known
 		w.known = who.incarnation
-		w.met(who.blank) // before it counts as alive
+		w.met(who) // before it counts as alive
 		if restarted {
-			w.log.Warn().Str("peer", string(w.peer.ID)).Msg("a node was restarted")
+			w.log.Warn().Str("peer", string(w.id)).Msg("a node was restarted")
 			w.died(deathClosed)
 		}
 		if !was || restarted {
 			w.since.Store(time.Now().UnixNano())
-			w.log.Info().Str("peer", string(w.peer.ID)).Msg("connected to a node")
+			w.log.Info().Str("peer", string(w.id)).Msg("connected to a node")
 			w.born()
 		}
 		if err := w.hold(ctx, c); errors.Is(err, os.ErrDeadlineExceeded) && ctx.Err() == nil {
@@ -144,7 +153,7 @@ func (w *watcher) run(ctx context.Context) {
 // lost notes that the peer is not there any more.
 func (w *watcher) lost(how death, why error) {
 	w.since.Store(0)
-	w.log.Warn().Str("peer", string(w.peer.ID)).Stringer("how", how).Err(why).Msg("lost a node")
+	w.log.Warn().Str("peer", string(w.id)).Stringer("how", how).Err(why).Msg("lost a node")
 	w.died(how)
 }
 
@@ -152,41 +161,99 @@ func (w *watcher) lost(how death, why error) {
 type hello struct {
 	incarnation uint64
 	blank       bool
+	greeting    greeting
 }
 
-const helloBlank = 1
+const (
+	helloBlank    = 1
+	helloGreeting = 2
+)
 
-// connect dials the peer and reads who answers.
+// errOther: somebody else lives where the peer was looked for.
+var errOther = errors.New("another node answers")
+
+// complain logs what an operator has to mend, once: builds that do not go together, an address that is another
+// node's. That a node is away its death has said.
+func (w *watcher) complain(err error) {
+	if !errors.Is(err, ErrIncompatible) && !errors.Is(err, errOther) || err.Error() == w.told {
+		return
+	}
+	w.told = err.Error()
+	w.log.Error().Str("peer", string(w.id)).Err(err).Msg("cannot work with a node")
+}
+
+// connect looks for the peer. Its next address is tried next time if it is not found.
 func (w *watcher) connect(ctx context.Context) (net.Conn, hello, error) {
+	c, who, err := w.dial(ctx)
+	if err != nil && !errors.Is(err, ErrIncompatible) && ctx.Err() == nil {
+		w.route.failed(err)
+	}
+	return c, who, err
+}
+
+// dial dials the peer and reads who answers.
+func (w *watcher) dial(ctx context.Context) (net.Conn, hello, error) {
+	at := w.route.addr()
 	ctx, cancel := context.WithTimeout(ctx, handshakeTimeout)
 	defer cancel()
-	c, err := w.dialer.dial(ctx, w.peer.Addr, preface{kind: kindLiveness})
+	c, err := w.dialer.dial(ctx, at, preface{kind: kindLiveness})
 	if err != nil {
 		return nil, hello{}, err
 	}
-	who, err := func() (h hello, err error) {
-		t, _ := ctx.Deadline()
-		_ = c.SetDeadline(t)
-		var size [1]byte
-		if _, err := io.ReadFull(c, size[:]); err != nil {
-			return h, err
+	t, _ := ctx.Deadline()
+	_ = c.SetDeadline(t)
+	id, who, err := readHello(c)
+	if err == nil && id != w.id {
+		err = fmt.Errorf("%w: node %q at %s, the address of %q", errOther, id, at, w.id)
+	}
+	if err == nil {
+		err = newGreeting(w.cfg).goesWith(who.greeting)
+		if err != nil {
+			err = fmt.Errorf("node %q at %s: %w", id, at, err)
 		}
-		b := make([]byte, int(size[0])+9)
-		if _, err := io.ReadFull(c, b); err != nil {
-			return h, err
-		}
-		if id := bridge.NodeID(b[:size[0]]); id != w.peer.ID {
-			return h, fmt.Errorf("node %q answers at %s, the address of %q", id, w.peer.Addr, w.peer.ID)
-		}
-		_ = c.SetDeadline(time.Time{})
-		b = b[size[0]:]
-		return hello{incarnation: binary.BigEndian.Uint64(b), blank: b[8]&helloBlank != 0}, nil
-	}()
+		w.route.met(who.greeting, err)
+	}
+	if err == nil {
+		err = c.SetDeadline(time.Time{})
+	}
 	if err != nil {
 		_ = c.Close()
 		return nil, hello{}, err
 	}
 	return c, who, nil
+}
+
+// readHello reads what a node says first on a liveness connection.
+func readHello(r io.Reader) (id bridge.NodeID, h hello, err error) {
+	var size [2]byte
+	if _, err := io.ReadFull(r, size[:1]); err != nil {
+		return "", h, err
+	}
+	b := make([]byte, int(size[0])+9)
+	if _, err := io.ReadFull(r, b); err != nil {
+		return "", h, err
+	}
+	id, b = bridge.NodeID(b[:size[0]]), b[size[0]:]
+	h = hello{incarnation: binary.BigEndian.Uint64(b), blank: b[8]&helloBlank != 0, greeting: oldGreeting()}
+	if b[8]&helloGreeting == 0 {
+		return id, h, nil
+	}
+	if _, err := io.ReadFull(r, size[:]); err != nil {
+		return "", h, err
+	}
+	length := binary.BigEndian.Uint16(size[:])
+	if length > maxHello {
+		return "", h, fmt.Errorf("node %q tells %d bytes of itself, at most %d are allowed", id, length, maxHello)
+	}
+	told := make([]byte, length)
+	if _, err := io.ReadFull(r, told); err != nil {
+		return "", h, err
+	}
+	h.greeting = greeting{}
+	if err := json.Unmarshal(told, &h.greeting); err != nil {
+		return "", h, fmt.Errorf("what node %q tells of itself: %w", id, err)
+	}
+	return id, h, nil
 }
 
 // hold pings until the connection breaks or falls silent: then the error is os.ErrDeadlineExceeded.
@@ -235,9 +302,9 @@ func (n *Node) PeerAlive(id bridge.NodeID) bool {
 }
 
 func (n *Node) aliveSince(id bridge.NodeID) (time.Time, bool) {
-	w, ok := n.watchers[id]
-	if !ok {
+	p := n.members.peer(id)
+	if p == nil {
 		return time.Time{}, false
 	}
-	return w.alive()
+	return p.watcher.alive()
 }

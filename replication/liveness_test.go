@@ -83,9 +83,9 @@ func TestWatcherTellsABreakFromADeath(t *testing.T) {
 	conns := newConnSet()
 	deaths, births := make(chan death, 10), make(chan struct{}, 10)
 	w := &watcher{
-		peer: Peer{"b", p.ln.Addr().String()}, dialer: dialer{conns: conns}, log: testLog(),
+		id: "b", route: newRoute(p.ln.Addr().String()), dialer: dialer{conns: conns}, log: testLog(),
 		cfg: Config{PingEvery: 10 * time.Millisecond, Silence: 2 * time.Second},
-		met: func(bool) {}, born: func() { births <- struct{}{} }, died: func(d death) { deaths <- d },
+		met: func(hello) {}, born: func() { births <- struct{}{} }, died: func(d death) { deaths <- d },
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})

@@ -34,8 +34,9 @@ var quiet = map[string]bool{
 	"failed to appendEntries to": true, "failed to heartbeat to": true, "failed to contact": true,
 	"failed to make requestVote RPC": true, "failed to pre-vote RPC": true,
 	// A peer closed a connection, or a stranger sent rubbish: counted by the mux.
-	"peer has newer term, stopping replication": true, // an election that went another way
-	"failed to decode incoming command":         true, "failed to flush response": true,
+	"peer has newer term, stopping replication":                true, // an election that went another way
+	"unable to get address for server, using fallback address": true, // just added: it is dialled where it was said to be
+	"failed to decode incoming command":                        true, "failed to flush response": true,
 }
 
 func (l *raftLog) Log(level hclog.Level, msg string, args ...any) {

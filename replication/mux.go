@@ -3,6 +3,7 @@ package replication
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"sync"
@@ -10,6 +11,8 @@ import (
 	"time"
 
 	"github.com/rs/zerolog"
+
+	"github.com/tidewire/tidewire/bridge"
 )
 
 const (
@@ -25,6 +28,7 @@ const (
 // A connection without a good preface is closed, counted and logged at debug: the port may be scanned.
 type mux struct {
 	ln    net.Listener
+	self  bridge.NodeID
 	conns *connSet
 	log   zerolog.Logger
 
@@ -37,11 +41,14 @@ type mux struct {
 	wg        sync.WaitGroup
 	pending   chan struct{}
 	strangers atomic.Int64
+
+	mu  sync.Mutex
+	odd map[string]bool // hosts with nodes of other versions that were told of
 }
 
-func newMux(ln net.Listener, conns *connSet, groups int, liveness func(context.Context, net.Conn), log zerolog.Logger) *mux {
+func newMux(ln net.Listener, self bridge.NodeID, conns *connSet, groups int, liveness func(context.Context, net.Conn), log zerolog.Logger) *mux {
 	ctx, cancel := context.WithCancel(context.Background())
-	m := &mux{ln: ln, conns: conns, log: log, liveness: liveness, ctx: ctx, cancel: cancel,
+	m := &mux{ln: ln, self: self, conns: conns, odd: map[string]bool{}, log: log, liveness: liveness, ctx: ctx, cancel: cancel,
 		pending: make(chan struct{}, maxPending), grpc: newChanListener(ln.Addr()), raft: make([]*stream, groups)}
 	return m
 }
@@ -97,6 +104,10 @@ func (m *mux) route(c net.Conn) {
 		m.refuse(c, err)
 		return
 	}
+	if p.to != "" && p.to != m.self {
+		m.refuse(c, fmt.Errorf("for node %q, which this one, %q, has taken the place of", p.to, m.self))
+		return
+	}
 	_ = c.SetDeadline(time.Time{})
 	switch p.kind {
 	case kindRaft:
@@ -114,10 +125,24 @@ func (m *mux) route(c net.Conn) {
 
 func (m *mux) refuse(c net.Conn, err error) {
 	m.strangers.Add(1)
-	if m.ctx.Err() == nil && !errors.Is(err, io.EOF) {
+	if errors.Is(err, errOtherVersion) && m.first(c) {
+		m.log.Error().Err(err).Stringer("remote", c.RemoteAddr()).Msg("connection refused: use builds that go together")
+	} else if m.ctx.Err() == nil && !errors.Is(err, io.EOF) {
 		m.log.Debug().Err(err).Stringer("remote", c.RemoteAddr()).Msg("connection refused")
 	}
 	_ = c.Close()
+}
+
+// first says whether this host has not been told of yet; some dozens are.
+func (m *mux) first(c net.Conn) bool {
+	host, _, _ := net.SplitHostPort(c.RemoteAddr().String())
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.odd[host] || len(m.odd) >= maxPending {
+		return false
+	}
+	m.odd[host] = true
+	return true
 }
 
 // close ends accepting and the liveness connections; those of Raft and gRPC end with the connSet.

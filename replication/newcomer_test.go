@@ -89,7 +89,8 @@ func TestNodeWithoutItsDiskDoesNotVote(t *testing.T) {
 	// A restart half way does not make it a voter: its log is not empty any more, but not whole either.
 	c.stop(1, 0)
 	s := disks[1][0]
-	if err := errors.Join(s.Log.StoreLog(&raft.Log{Index: 2, Term: 2, Type: raft.LogNoop}), s.Stable.SetUint64([]byte(keyCurrentTerm), 2)); err != nil {
+	first := &raft.Log{Index: 1, Term: 1, Type: raft.LogConfiguration, Data: raft.EncodeConfiguration(firstConfiguration(c.peers))}
+	if err := errors.Join(s.Log.StoreLog(first), s.Log.StoreLog(&raft.Log{Index: 2, Term: 2, Type: raft.LogNoop}), s.Stable.SetUint64([]byte(keyCurrentTerm), 2)); err != nil {
 		t.Fatal(err)
 	}
 	c.start(1)
@@ -134,7 +135,7 @@ func TestNewcomersDoNotWaitForEver(t *testing.T) {
 }
 
 func TestWhoeverHasDataIsWaitedForLonger(t *testing.T) {
-	c, err := openNewcomer(t.TempDir(), 1, 2, time.Hour)
+	c, err := openNewcomer(t.TempDir(), 1, "c", []bridge.NodeID{"a", "b", "c"}, time.Hour)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -152,17 +153,17 @@ func TestWhoeverHasDataIsWaitedForLonger(t *testing.T) {
 		}
 	}
 	check("at first", false, false)
-	c.met("a", true)
+	c.met("a", true, nil)
 	check("one of two others has nothing", false, false)
 	at(1)
 	check("nobody with data was met", true, true)
-	c.met("b", false)
+	c.met("b", false, nil)
 	check("somebody with data was met", false, false)
 	at(2)
 	check("after two waits", true, false)
 	at(4)
 	check("after four waits", true, true)
 	at(0)
-	c.met("b", true)
+	c.met("b", true, nil)
 	check("nobody has anything", true, true)
 }

@@ -29,9 +29,6 @@ type Node struct {
 	// set once, by Open
 	cfg         Config
 	self        string // where others reach this node
-	members     []Peer // all nodes, by id
-	others      []Peer // all but this one
-	addrs       addresses
 	incarnation uint64
 	log         zerolog.Logger
 	dir         *dataDir
@@ -41,11 +38,11 @@ type Node struct {
 	mux         *mux
 	grpc        *grpc.Server
 	groups      []*group // by id
+	members     *membership
 	peers       *peerClients
-	watchers    map[bridge.NodeID]*watcher
 	takeover    *takeover
 	cancel      context.CancelFunc // of the loops
-	loops       sync.WaitGroup     // watchers, takeover, placement, housekeeping
+	loops       sync.WaitGroup     // membership, watchers, takeover, placement, housekeeping
 	serving     sync.WaitGroup     // gRPC
 
 	views     views
@@ -63,16 +60,6 @@ var (
 	_ bridge.Peers      = (*Node)(nil)
 )
 
-// addresses tells the library where a node is now; its own log has where it was at first.
-type addresses map[raft.ServerID]raft.ServerAddress
-
-func (a addresses) ServerAddr(id raft.ServerID) (raft.ServerAddress, error) {
-	if addr, ok := a[id]; ok {
-		return addr, nil
-	}
-	return "", fmt.Errorf("node %q is not in the configuration", id)
-}
-
 // Open checks the configuration and the folder, restores the groups and joins the cluster. The errors
 // ErrInUse, ErrMismatch and ErrCorrupt say what to do.
 func Open(cfg Config) (_ *Node, err error) {
@@ -82,7 +69,7 @@ func Open(cfg Config) (_ *Node, err error) {
 	cfg.defaults()
 	n := &Node{
 		cfg: cfg, log: cfg.Log.With().Str("component", "replication").Logger(), incarnation: rand.Uint64(),
-		addrs: addresses{}, watchers: map[bridge.NodeID]*watcher{}, views: views{by: map[bridge.NodeID]view{}},
+		views: views{by: map[bridge.NodeID]view{}},
 		fatal: make(chan error, 1), conns: newConnSet(), abdicated: make(chan bridge.GroupID, cfg.Groups), placeNow: make(chan struct{}, 1),
 		fitness: newFitnessLog(cfg.Groups, cfg.Fit, time.Now()),
 	}
@@ -97,7 +84,7 @@ func Open(cfg Config) (_ *Node, err error) {
 			return nil, fmt.Errorf("listen for the cluster on %s: %w", cfg.Listen, err)
 		}
 	}
-	n.mux = newMux(ln, n.conns, cfg.Groups, n.answerLiveness, n.log)
+	n.mux = newMux(ln, cfg.NodeID, n.conns, cfg.Groups, n.answerLiveness, n.log)
 	defer func() {
 		if err != nil {
 			_ = n.shutdown()
@@ -107,38 +94,22 @@ func Open(cfg Config) (_ *Node, err error) {
 	if n.self == "" {
 		n.self = ln.Addr().String()
 	}
-	n.members = cfg.members(n.self)
-	ids := make([]bridge.NodeID, len(n.members))
-	for i, p := range n.members {
+	list := cfg.members(n.self)
+	ids := make([]bridge.NodeID, len(list))
+	for i, p := range list {
 		ids[i] = p.ID
-		n.addrs[raft.ServerID(p.ID)] = raft.ServerAddress(p.Addr)
 		if p.ID == cfg.NodeID {
 			n.self = p.Addr
-		} else {
-			n.others = append(n.others, p)
 		}
 	}
 	if n.dir, err = openDir(cfg.Dir, meta{Node: cfg.NodeID, Groups: cfg.Groups, Peers: ids}); err != nil {
 		return nil, err
 	}
-	if n.newcomer, err = openNewcomer(cfg.Dir, cfg.Groups, len(n.others), cfg.NewcomerWait); err != nil {
+	if n.newcomer, err = openNewcomer(cfg.Dir, cfg.Groups, cfg.NodeID, ids, cfg.NewcomerWait); err != nil {
 		return nil, err
 	}
-	if n.peers, err = newPeerClients(n.others, n.dialer, n.PeerAlive); err != nil {
-		return nil, err
-	}
-	var ctx context.Context
-	ctx, n.cancel = context.WithCancel(context.Background())
-	for _, p := range n.others {
-		w := &watcher{peer: p, dialer: n.dialer, cfg: cfg, log: n.log}
-		w.met = func(blank bool) { n.newcomer.met(p.ID, blank) }
-		w.born = func() {
-			n.peers.peerIsBack(p.ID)
-			n.takeover.born()
-		}
-		w.died = func(how death) { n.takeover.died(p.ID, how) }
-		n.watchers[p.ID] = w
-	}
+	n.peers = newPeerClients(n.dialer, n.PeerAlive)
+	n.members = newMembership(n, list)
 	for id := range bridge.GroupID(cfg.Groups) {
 		g, err := openGroup(n, id)
 		if err != nil {
@@ -154,6 +125,9 @@ func Open(cfg Config) (_ *Node, err error) {
 		_ = n.grpc.Serve(n.mux.grpc)
 	}()
 	n.mux.start()
+	var ctx context.Context
+	ctx, n.cancel = context.WithCancel(context.Background())
+	n.members.look(ctx)
 	loop := func(f func(context.Context)) {
 		n.loops.Add(1)
 		go func() {
@@ -161,15 +135,15 @@ func Open(cfg Config) (_ *Node, err error) {
 			f(ctx)
 		}()
 	}
-	for _, w := range n.watchers {
-		loop(w.run)
-	}
+	loop(n.members.run)
 	loop(n.takeover.run)
 	loop(n.place)
 	loop(n.watchFitness)
 	loop(n.abdicate)
 	loop(n.housekeep)
-	n.log.Info().Str("node", string(cfg.NodeID)).Str("addr", n.self).Int("groups", cfg.Groups).Int("nodes", len(n.members)).Msg("in the cluster")
+	n.log.Info().Str("node", string(cfg.NodeID)).Str("addr", n.self).Int("groups", cfg.Groups).Str("nodes", peerIDs(n.members.all())).
+		Int("wire", wireVersion).Int("oldest_wire", oldestWire).Int("entry_format", bridge.EntryFormat).Int("snapshot_format", bridge.SnapshotFormat).
+		Msg("started")
 	return n, nil
 }
 
@@ -287,8 +261,12 @@ func (n *Node) Groups() []bridge.GroupStatus {
 }
 
 // CaughtUp says whether every group has a known leader and this node has applied what that leader had
-// applied a moment ago (at most viewAge). If not, the strings say which groups lack what.
+// applied a moment ago (at most viewAge). If not, the strings say which groups lack what, or why this node is
+// not a member of the cluster and what to do.
 func (n *Node) CaughtUp() (bool, []string) {
+	if why := *n.members.why.Load(); why != "" {
+		return false, []string{why}
+	}
 	var missing []string
 	for _, g := range n.groups {
 		if why := n.behind(g); why != "" {
@@ -301,6 +279,9 @@ func (n *Node) CaughtUp() (bool, []string) {
 func (n *Node) behind(g *group) string {
 	leader, ok := g.leader()
 	if !ok {
+		if r := g.roster.Load(); len(r.voters) > 0 && !r.has(n.cfg.NodeID) {
+			return "not a member"
+		}
 		return "no leader"
 	}
 	if leader == n.cfg.NodeID {

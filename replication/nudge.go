@@ -1,6 +1,7 @@
 package replication
 
 import (
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -35,48 +36,67 @@ import (
 // All-zero indexes would make it a heartbeat, which takes another path; c is never zero.
 type nudger struct {
 	g     *group
-	peers []*nudge
-	done  chan struct{}
+	peers atomic.Pointer[[]*nudge] // replaced by follow
 	wg    sync.WaitGroup
 }
 
 // nudge is the way to one follower. A newer commit replaces one that has not been sent.
 type nudge struct {
-	peer  Peer
-	alive func() bool
-	wake  chan struct{} // one slot
-	next  atomic.Pointer[commit]
+	peer Peer
+	wake chan struct{} // one slot
+	next atomic.Pointer[commit]
+	done chan struct{} // closed when the node is not of the group any more
 }
 
 type commit struct{ term, index, entryTerm uint64 }
 
-func newNudger(g *group, peers []Peer, alive func(Peer) bool) *nudger {
-	n := &nudger{g: g, done: make(chan struct{})}
-	for _, p := range peers {
-		n.peers = append(n.peers, &nudge{peer: p, alive: func() bool { return alive(p) }, wake: make(chan struct{}, 1)})
-	}
+func newNudger(g *group) *nudger {
+	n := &nudger{g: g}
+	n.peers.Store(&[]*nudge{})
 	return n
 }
 
-func (n *nudger) start() {
-	for _, p := range n.peers {
+// follow says whom the group consists of. One goroutine calls it, and not after close.
+func (n *nudger) follow(members []Peer) {
+	old := *n.peers.Load()
+	var now []*nudge
+	for _, p := range members {
+		if p.ID == n.g.node.cfg.NodeID {
+			continue
+		}
+		i := slices.IndexFunc(old, func(o *nudge) bool { return o.peer == p })
+		if i >= 0 {
+			now = append(now, old[i])
+			continue
+		}
+		o := &nudge{peer: p, wake: make(chan struct{}, 1), done: make(chan struct{})}
+		now = append(now, o)
 		n.wg.Add(1)
 		go func() {
 			defer n.wg.Done()
-			n.run(p)
+			n.run(o)
 		}()
+	}
+	n.peers.Store(&now)
+	for _, o := range old {
+		if !slices.Contains(now, o) {
+			close(o.done)
+		}
 	}
 }
 
 // close ends the goroutines. The connections must be closed before: a call may wait for an answer.
 func (n *nudger) close() {
-	close(n.done)
+	for _, p := range *n.peers.Load() {
+		close(p.done)
+	}
 	n.wg.Wait()
 }
 
 // committed is called when entry index, written in entryTerm, has been committed.
 func (n *nudger) committed(index, entryTerm uint64) {
-	if len(n.peers) == 0 {
+	peers := *n.peers.Load()
+	if len(peers) == 0 {
 		return
 	}
 	if n.g.raft.LastIndex() > index {
@@ -87,7 +107,7 @@ func (n *nudger) committed(index, entryTerm uint64) {
 		return
 	}
 	c := &commit{term: term, index: index, entryTerm: entryTerm}
-	for _, p := range n.peers {
+	for _, p := range peers {
 		p.next.Store(c)
 		select {
 		case p.wake <- struct{}{}:
@@ -101,11 +121,11 @@ func (n *nudger) run(p *nudge) {
 	for {
 		select {
 		case <-p.wake:
-		case <-n.done:
+		case <-p.done:
 			return
 		}
 		c := p.next.Swap(nil)
-		if c == nil || !p.alive() {
+		if c == nil || !n.g.node.PeerAlive(p.peer.ID) {
 			continue
 		}
 		req := &raft.AppendEntriesRequest{
@@ -140,7 +160,7 @@ func (n *nudger) send(p *nudge, req *raft.AppendEntriesRequest) {
 		t := time.NewTimer(wait)
 		select {
 		case <-t.C:
-		case <-n.done:
+		case <-p.done:
 			t.Stop()
 			return
 		}

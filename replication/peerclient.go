@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"sync"
 	"time"
 
 	"google.golang.org/grpc"
@@ -21,47 +22,77 @@ import (
 // connectTimeout is how long a call waits for a connection to a peer that is alive.
 const connectTimeout = 2 * time.Second
 
-// peerClients hold one connection to each peer, opened at once and kept warm.
+// peerClients hold one connection to each other node, opened at once and kept warm.
 type peerClients struct {
+	dialer dialer
+	alive  func(bridge.NodeID) bool
+
+	mu    sync.RWMutex
 	conns map[bridge.NodeID]*grpc.ClientConn
-	alive func(bridge.NodeID) bool
 }
 
-func newPeerClients(peers []Peer, d dialer, alive func(bridge.NodeID) bool) (*peerClients, error) {
-	cs := &peerClients{conns: map[bridge.NodeID]*grpc.ClientConn{}, alive: alive}
-	for _, p := range peers {
-		c, err := grpc.NewClient("passthrough:///"+p.Addr,
-			grpc.WithTransportCredentials(insecure.NewCredentials()), // the cluster port is for a trusted network
-			grpc.WithContextDialer(func(ctx context.Context, addr string) (net.Conn, error) {
-				return d.dial(ctx, addr, preface{kind: kindGRPC})
-			}),
-			grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxCall), grpc.MaxCallSendMsgSize(maxCall)),
-			grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 10 * time.Second, Timeout: 3 * time.Second, PermitWithoutStream: true}),
-			grpc.WithConnectParams(grpc.ConnectParams{
-				Backoff:           backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: time.Second},
-				MinConnectTimeout: dialTimeout,
-			}),
-			grpc.WithIdleTimeout(0),
-			grpc.WithDisableServiceConfig(),
-			grpc.WithNoProxy(),
-		)
-		if err != nil {
-			return nil, errors.Join(fmt.Errorf("client for node %s: %w", p.ID, err), cs.close())
-		}
-		cs.conns[p.ID] = c
+func newPeerClients(d dialer, alive func(bridge.NodeID) bool) *peerClients {
+	return &peerClients{dialer: d, alive: alive, conns: map[bridge.NodeID]*grpc.ClientConn{}}
+}
+
+// add begins a connection to a node. The route is asked at each attempt where it is.
+func (cs *peerClients) add(id bridge.NodeID, way *route) error {
+	c, err := grpc.NewClient("passthrough:///"+string(id),
+		grpc.WithTransportCredentials(insecure.NewCredentials()), // the cluster port is for a trusted network
+		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
+			p, err := way.preface(kindGRPC, 0, id)
+			if err != nil {
+				return nil, err
+			}
+			return cs.dialer.dial(ctx, way.addr(), p)
+		}),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxCall), grpc.MaxCallSendMsgSize(maxCall)),
+		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 10 * time.Second, Timeout: 3 * time.Second, PermitWithoutStream: true}),
+		grpc.WithConnectParams(grpc.ConnectParams{
+			Backoff:           backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: time.Second},
+			MinConnectTimeout: dialTimeout,
+		}),
+		grpc.WithIdleTimeout(0),
+		grpc.WithDisableServiceConfig(),
+		grpc.WithNoProxy(),
+	)
+	if err != nil {
+		return fmt.Errorf("client for node %s: %w", id, err)
 	}
-	return cs, nil
+	cs.mu.Lock()
+	cs.conns[id] = c
+	cs.mu.Unlock()
+	return nil
+}
+
+// remove ends the connection to a node, and the calls that wait for an answer of it.
+func (cs *peerClients) remove(id bridge.NodeID) {
+	cs.mu.Lock()
+	c := cs.conns[id]
+	delete(cs.conns, id)
+	cs.mu.Unlock()
+	if c != nil {
+		_ = c.Close()
+	}
+}
+
+func (cs *peerClients) conn(id bridge.NodeID) *grpc.ClientConn {
+	cs.mu.RLock()
+	defer cs.mu.RUnlock()
+	return cs.conns[id]
 }
 
 // peerIsBack ends the wait before the next attempt to connect.
 func (cs *peerClients) peerIsBack(id bridge.NodeID) {
-	if c := cs.conns[id]; c != nil {
+	if c := cs.conn(id); c != nil {
 		c.ResetConnectBackoff()
 		c.Connect()
 	}
 }
 
 func (cs *peerClients) close() error {
+	cs.mu.Lock()
+	defer cs.mu.Unlock()
 	var errs []error
 	for _, c := range cs.conns {
 		errs = append(errs, c.Close())
@@ -78,7 +109,16 @@ func errNotSent(id bridge.NodeID, why error) error {
 
 // client returns a connected client of a node.
 func (cs *peerClients) client(ctx context.Context, id bridge.NodeID) (peerpb.PeerClient, error) {
-	c := cs.conns[id]
+	c, err := cs.connected(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	return peerpb.NewPeerClient(c), nil
+}
+
+// connected returns the connection to a node when it is there.
+func (cs *peerClients) connected(ctx context.Context, id bridge.NodeID) (*grpc.ClientConn, error) {
+	c := cs.conn(id)
 	if c == nil {
 		return nil, errNotSent(id, errors.New("not a node of this cluster, or this node itself"))
 	}
@@ -87,7 +127,7 @@ func (cs *peerClients) client(ctx context.Context, id bridge.NodeID) (peerpb.Pee
 	for {
 		s := c.GetState()
 		if s == connectivity.Ready {
-			return peerpb.NewPeerClient(c), nil
+			return c, nil
 		}
 		if s == connectivity.Shutdown || !cs.alive(id) {
 			return nil, errNotSent(id, fmt.Errorf("connection is %s", s))

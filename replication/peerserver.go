@@ -45,6 +45,7 @@ func newGRPCServer(n *Node) *grpc.Server {
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 20 * time.Second, Timeout: 5 * time.Second}),
 	)
 	peerpb.RegisterPeerServer(s, &peerServer{n: n})
+	peerpb.RegisterMembersServer(s, &membersServer{n: n})
 	return s
 }
 

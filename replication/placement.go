@@ -35,9 +35,12 @@ const (
 	placementPause = 2 * time.Second
 )
 
-// preference returns the nodes in the order in which they should lead the group.
+// preference returns the nodes, voters of the group by id, in the order in which they should lead it.
 func preference(g bridge.GroupID, members []Peer) []Peer {
 	n := len(members)
+	if n == 0 {
+		return nil
+	}
 	out := make([]Peer, n)
 	step := 1
 	if int(g)/n%2 == 1 {
@@ -87,15 +90,15 @@ func (n *Node) refresh(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, placementEvery)
 	defer cancel()
 	var wg sync.WaitGroup
-	for _, p := range n.others {
-		if !n.PeerAlive(p.ID) {
+	for _, id := range n.members.others() {
+		if !n.PeerAlive(id) {
 			continue
 		}
 		wg.Add(1)
 		go func() {
 			defer wg.Done()
-			if v, err := n.peers.groups(ctx, p.ID); err == nil {
-				n.views.set(p.ID, v)
+			if v, err := n.peers.groups(ctx, id); err == nil {
+				n.views.set(id, v)
 			}
 		}()
 	}
@@ -111,7 +114,7 @@ func (n *Node) better(g *group) (Peer, bool) {
 	for _, other := range n.groups {
 		id, _ := other.leader()
 		s.now[other.id] = id
-		for _, p := range preference(other.id, n.members) {
+		for _, p := range preference(other.id, n.voters(other.id)) {
 			// What another leads is its to keep or to hand over, whatever we know of it.
 			if n.mayHave(p.ID, other.id) || p.ID == id && id != n.cfg.NodeID {
 				s.candidates[other.id] = append(s.candidates[other.id], p.ID)
@@ -127,7 +130,7 @@ func (n *Node) better(g *group) (Peer, bool) {
 	if !known || v.groups[g.id].Leader != n.cfg.NodeID || v.groups[g.id].Last+placementLag < g.raft.LastIndex() {
 		return Peer{}, false
 	}
-	for _, p := range n.others {
+	for _, p := range n.voters(g.id) {
 		if p.ID == to {
 			return p, true
 		}
@@ -160,7 +163,7 @@ func (n *Node) mayHave(id bridge.NodeID, g bridge.GroupID) bool {
 // take them for drainPatience: the other nodes are down or stopping as well. A cluster of one keeps its own.
 func (n *Node) Drain(ctx context.Context) error {
 	n.draining.Store(true)
-	if len(n.others) == 0 {
+	if n.members.alone() {
 		return nil
 	}
 	var wg sync.WaitGroup
@@ -197,7 +200,7 @@ func (n *Node) drain(ctx context.Context, g *group) {
 	lonely := time.Now() // since when there has been nobody
 	for try := 0; ctx.Err() == nil && g.raft.State() == raft.Leader; try++ {
 		var to, unfit []Peer
-		for _, p := range preference(g.id, n.members) {
+		for _, p := range preference(g.id, n.voters(g.id)) {
 			switch v, _ := n.views.get(p.ID); {
 			case p.ID == n.cfg.NodeID || !n.PeerAlive(p.ID) || v.draining:
 			case n.unfit(p.ID, g.id):

@@ -1,6 +1,7 @@
 package replication
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"sync"
@@ -109,6 +110,18 @@ func (f *future) wait() (any, error) {
 		return f.response, f.err
 	case <-stopped:
 		return nil, raft.ErrRaftShutdown
+	}
+}
+
+// waitFor is wait for somebody who has not all the time in the world.
+func (f *future) waitFor(ctx context.Context) (any, error) {
+	select {
+	case <-f.resolved:
+		return f.response, f.err
+	case <-f.p.stopped:
+		return nil, raft.ErrRaftShutdown
+	case <-ctx.Done():
+		return nil, ctx.Err()
 	}
 }
 

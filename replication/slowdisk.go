@@ -50,7 +50,7 @@ func (n *Node) abdicate(ctx context.Context) {
 func (n *Node) callHeir(ctx context.Context, g *group) {
 	views, _ := n.ask(ctx)
 	var heirs []Peer
-	for _, p := range preference(g.id, n.members) {
+	for _, p := range preference(g.id, n.voters(g.id)) {
 		v, there := views[p.ID]
 		if p.ID != n.cfg.NodeID && there && !v.draining && int(g.id) < len(v.groups) && !v.groups[g.id].barred {
 			heirs = append(heirs, p)

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
+
+	"github.com/tidewire/tidewire/bridge"
 )
 
 // errMessageTooLarge: a peer sent more than a Raft message may have.
@@ -42,15 +44,16 @@ func (d dialer) dial(ctx context.Context, addr string, p preface) (net.Conn, err
 // stream is one group's raft.StreamLayer on the shared port.
 type stream struct {
 	group uint16
-	self  addr // where others reach this node; Raft puts it into its messages
+	route func(bridge.NodeID) *route // nil: nothing is known of the node
+	self  addr                       // where others reach this node; Raft puts it into its messages
 	in    *chanListener
 	out   dialer
 }
 
 var _ raft.StreamLayer = (*stream)(nil)
 
-func newStream(group uint16, self string, out dialer) *stream {
-	return &stream{group: group, self: addr(self), in: newChanListener(addr(self)), out: out}
+func newStream(group uint16, self string, out dialer, route func(bridge.NodeID) *route) *stream {
+	return &stream{group: group, route: route, self: addr(self), in: newChanListener(addr(self)), out: out}
 }
 
 func (s *stream) Accept() (net.Conn, error) { return s.in.Accept() }
@@ -60,7 +63,15 @@ func (s *stream) Addr() net.Addr            { return s.self }
 func (s *stream) Dial(address raft.ServerAddress, timeout time.Duration) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), min(timeout, dialTimeout))
 	defer cancel()
-	return s.out.dial(ctx, string(address), preface{kind: kindRaft, group: s.group})
+	id, at := splitAddress(address)
+	p := preface{kind: kindRaft, group: s.group, to: id}
+	if r := s.route(id); r != nil {
+		var err error
+		if p, err = r.preface(kindRaft, s.group, id); err != nil {
+			return nil, err
+		}
+	}
+	return s.out.dial(ctx, at, p)
 }
 
 // dialTimeout is for connections between nodes. They are near each other; a dead one should be known soon.

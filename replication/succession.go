@@ -19,7 +19,7 @@ type succession struct {
 	// from it through Raft to count it as lost too: zero where the death itself was seen, for then a broken
 	// connection is enough.
 	lost    map[bridge.NodeID]time.Duration
-	members []Peer // all of the cluster, by id
+	members []Peer // the voters of the group, by id
 	// views are what the nodes said a moment ago, this one's own included. A node that does not answer is
 	// not there. A lost one may be: it was restarted, or it lives and only we do not hear it.
 	views map[bridge.NodeID]view

@@ -165,7 +165,7 @@ func (t *takeover) stand(g *group, lost map[bridge.NodeID]time.Duration, views m
 		w = &waiting{passed: map[bridge.NodeID]bool{}}
 		waits[g.id] = w
 	}
-	s := succession{group: g.id, lost: lost, members: t.n.members, views: views, passed: w.passed}
+	s := succession{group: g.id, lost: lost, members: t.n.voters(g.id), views: views, passed: w.passed}
 	id, ok := s.candidate()
 	if !ok {
 		clear(w.passed) // all had their turn

@@ -22,13 +22,18 @@ import (
 //     and this node would never again get a record of the group; or
 //   - its disk hangs (slowdisk.go): it hears its leaders, and can take nothing from them.
 //
+//   - it is not a member of the cluster: it was removed, or has not been added yet.
+//
 // A group that has no leader anywhere isolates nobody: no node is better than another then, and to send
 // all clients away would make a loss of one group the loss of all.
 
 // Isolated says why this node is isolated, and nothing when it is not. Elections pass in less than a
 // second and may look like it: it is for the caller to wait.
 func (n *Node) Isolated() string {
-	if len(n.others) == 0 {
+	if why := *n.members.why.Load(); why != "" {
+		return why
+	}
+	if n.members.alone() {
 		return ""
 	}
 	var lost []*group
@@ -66,13 +71,13 @@ func (g *group) inTouch() bool {
 
 // ledElsewhere returns the leader of a group that another node is in touch with, and that node.
 func (n *Node) ledElsewhere(id bridge.GroupID) (leader, by bridge.NodeID) {
-	for _, p := range n.others {
-		v, ok := n.views.get(p.ID)
+	for _, other := range n.members.others() {
+		v, ok := n.views.get(other)
 		if !ok || int(id) >= len(v.groups) {
 			continue
 		}
 		if l := v.groups[id].Leader; l != "" && l != n.cfg.NodeID {
-			return l, p.ID
+			return l, other
 		}
 	}
 	return "", ""

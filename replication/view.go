@@ -55,6 +55,13 @@ func (v *views) set(id bridge.NodeID, w view) {
 	v.by[id] = w
 }
 
+// forget drops what a node has said that is not of the cluster any more.
+func (v *views) forget(id bridge.NodeID) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	delete(v.by, id)
+}
+
 // get returns a view that is fresh.
 func (v *views) get(id bridge.NodeID) (view, bool) {
 	v.mu.Lock()
@@ -66,11 +73,12 @@ func (v *views) get(id bridge.NodeID) (view, bool) {
 // ownView is what this node says of itself. Any goroutine may ask, once Open has returned.
 func (n *Node) ownView() view {
 	v := view{at: time.Now(), draining: n.draining.Load() || n.slowDisk()}
-	for _, p := range n.members {
-		if n.PeerAlive(p.ID) {
-			v.alive = append(v.alive, p.ID)
+	for _, id := range n.members.others() {
+		if n.PeerAlive(id) {
+			v.alive = append(v.alive, id)
 		}
 	}
+	v.alive = append(v.alive, n.cfg.NodeID)
 	for _, g := range n.groups {
 		v.groups = append(v.groups, g.standing())
 	}
