@@ -1,6 +1,7 @@
 package replication
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -72,12 +73,16 @@ func (n *Node) Members(ctx context.Context) []Member {
 	for _, m := range by {
 		out = append(out, *m)
 	}
-	slices.SortFunc(out, func(a, b Member) int {
-		if a.Node < b.Node {
-			return -1
-		}
-		return 1
-	})
+	slices.SortFunc(out, func(a, b Member) int { return cmp.Compare(a.Node, b.Node) })
+	return out
+}
+
+// MemberIDs returns the names of the members, as this node knows them, sorted.
+func (n *Node) MemberIDs() []bridge.NodeID {
+	var out []bridge.NodeID
+	for _, p := range n.members.all() {
+		out = append(out, p.ID)
+	}
 	return out
 }
 

@@ -168,6 +168,13 @@ func (m *membership) all() []Peer {
 // voters returns the nodes that vote in a group, by id. It must not be changed.
 func (n *Node) voters(g bridge.GroupID) []Peer { return n.groups[g].roster.Load().voters }
 
+// IsMember says whether this node is of the cluster in any group, as far as it knows. It is not while it waits to be
+// added, and when it was removed.
+func (n *Node) IsMember() bool {
+	return *n.members.why.Load() == "" &&
+		slices.ContainsFunc(n.groups, func(g *group) bool { return g.roster.Load().has(n.cfg.NodeID) })
+}
+
 // alone says whether no group has another node.
 func (m *membership) alone() bool {
 	return !slices.ContainsFunc(m.all(), func(p Peer) bool { return p.ID != m.n.cfg.NodeID })
@@ -178,7 +185,7 @@ func (m *membership) run(ctx context.Context) {
 	t := time.NewTicker(membersEvery)
 	defer t.Stop()
 	led := make([]time.Time, len(m.n.groups)) // when each group had a leader last
-	var asked time.Time
+	asked := time.Now()                       // a cluster that begins, or a leader that is on its way, is given a moment
 	for {
 		m.look(ctx)
 		unsure := false

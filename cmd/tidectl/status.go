@@ -32,12 +32,15 @@ type clusterStatus struct {
 	Unreachable map[string]string   `json:"unreachable,omitempty"` // node -> why
 }
 
+// defaultAdmin are the admin ports of the demo's nodes.
+const defaultAdmin = "127.0.0.1:8081,127.0.0.1:8181,127.0.0.1:8281"
+
 // maxStatus bounds an answer: some thousands of partitions on some nodes take a few MB.
 const maxStatus = 64 << 20
 
 func runStatus(ctx context.Context, args []string, e env) error {
 	f := flags("status", statusSynopsis, e)
-	admin := f.String("admin", or(e.get("TIDECTL_ADMIN"), "127.0.0.1:8081,127.0.0.1:8181,127.0.0.1:8281"),
+	admin := f.String("admin", or(e.get("TIDECTL_ADMIN"), defaultAdmin),
 		"admin `addresses`, tried in this order (TIDECTL_ADMIN)")
 	output := f.String("o", "table", "`form`: table or json")
 	timeout := f.Duration("timeout", 10*time.Second, "how long an address may take to answer")

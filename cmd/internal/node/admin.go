@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -12,13 +13,14 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/tidewire/tidewire/bridge"
+	"github.com/tidewire/tidewire/replication"
 )
 
 // adminHandler serves the operators' port.
 func (n *Node) adminHandler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, _ *http.Request) {
-		fmt.Fprintf(w, "tidewire %s, node %s\n\n/healthz  the process lives\n/readyz   it can serve\n/status   what it knows (?cluster=true: all nodes)\n/metrics  for Prometheus\n", Version(), n.cfg.NodeID)
+		fmt.Fprintf(w, "tidewire %s, node %s\n\n/healthz  the process lives\n/readyz   it can serve\n/status   what it knows (?cluster=true: all nodes)\n/members  who belongs to the cluster\n/metrics  for Prometheus\n", Version(), n.cfg.NodeID)
 	})
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
@@ -36,6 +38,7 @@ func (n *Node) adminHandler() http.Handler {
 		}
 		writeJSON(w, n.Status())
 	})
+	n.membersRoutes(mux)
 	return mux
 }
 
@@ -51,6 +54,7 @@ func (n *Node) Status() bridge.NodeStatus {
 	s := bridge.NodeStatus{
 		Node:          n.cfg.NodeID,
 		Version:       Version(),
+		Formats:       replication.Formats(),
 		UptimeSeconds: int64(time.Since(n.begun).Seconds()),
 		Client:        n.Addr(),
 		NotReady:      n.notReady(),
@@ -59,10 +63,7 @@ func (n *Node) Status() bridge.NodeStatus {
 	edge, store := n.edge.Stats(), n.store.Stats()
 	s.Connections, s.Subscriptions = edge.Connections, edge.Subscriptions
 	s.Cache = bridge.CacheStatus{Bytes: store.Bytes, Budget: store.Budget, Records: store.Records}
-	n.mu.Lock()
-	up := n.up
-	n.mu.Unlock()
-	if up {
+	if n.isUp() {
 		s.Groups = n.replication.Groups()
 		s.Partitions = n.bridge.PartitionStatuses()
 	}
@@ -78,31 +79,32 @@ type ClusterStatus struct {
 // peerStatusTimeout bounds the question to each other node.
 const peerStatusTimeout = 2 * time.Second
 
-// ClusterStatus asks all nodes, in the order of TIDEWIRE_CLUSTER_PEERS.
+// ClusterStatus asks all members, by name, and this node, which may be none.
 func (n *Node) ClusterStatus(ctx context.Context) ClusterStatus {
-	n.mu.Lock()
-	up := n.up
-	n.mu.Unlock()
-	if !up || len(n.cfg.Peers) == 0 {
+	if !n.isUp() {
 		return ClusterStatus{Nodes: []bridge.NodeStatus{n.Status()}}
+	}
+	members := n.replication.MemberIDs()
+	if !slices.Contains(members, n.cfg.NodeID) {
+		members = append(members, n.cfg.NodeID)
 	}
 	ctx, cancel := context.WithTimeout(ctx, peerStatusTimeout)
 	defer cancel()
-	nodes := make([]bridge.NodeStatus, len(n.cfg.Peers))
-	errs := make([]error, len(n.cfg.Peers))
+	nodes := make([]bridge.NodeStatus, len(members))
+	errs := make([]error, len(members))
 	var wg sync.WaitGroup
-	for i, p := range n.cfg.Peers {
+	for i, id := range members {
 		wg.Go(func() {
-			if p.ID == n.cfg.NodeID {
+			if id == n.cfg.NodeID {
 				nodes[i] = n.Status()
 				return
 			}
-			nodes[i], errs[i] = n.replication.Status(ctx, p.ID)
+			nodes[i], errs[i] = n.replication.Status(ctx, id)
 		})
 	}
 	wg.Wait()
 	out := ClusterStatus{}
-	for i, p := range n.cfg.Peers {
+	for i, id := range members {
 		if errs[i] == nil {
 			out.Nodes = append(out.Nodes, nodes[i])
 			continue
@@ -110,7 +112,7 @@ func (n *Node) ClusterStatus(ctx context.Context) ClusterStatus {
 		if out.Unreachable == nil {
 			out.Unreachable = make(map[bridge.NodeID]string)
 		}
-		out.Unreachable[p.ID] = errs[i].Error()
+		out.Unreachable[id] = errs[i].Error()
 	}
 	return out
 }

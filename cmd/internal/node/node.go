@@ -51,6 +51,7 @@ type Node struct {
 	replayer    *kafkaio.Replayer
 	producer    *kafkaio.Producer
 	group       *kafkaio.Group
+	groupTopics groupTopics
 
 	clients, admin, cluster net.Listener
 	httpd                   *http.Server
@@ -179,7 +180,7 @@ func (n *Node) topicsChanged(topics map[string]bridge.TopicMeta) {
 			publish = append(publish, bridge.TopicPartition{Topic: name, Partition: i})
 		}
 	}
-	n.group.SetTopics(exposed)
+	n.groupTopics.exposes(exposed)
 	n.producer.Warm(publish)
 	n.topicsOne.Do(func() { close(n.topicsIn) })
 }
@@ -205,7 +206,7 @@ func (n *Node) Run(ctx context.Context) error {
 
 	var err error
 	n.replication, err = replication.Open(replication.Config{
-		NodeID: n.cfg.NodeID, Listener: n.cluster, Advertise: n.cfg.ClusterAdvertise, Peers: n.cfg.Peers,
+		NodeID: n.cfg.NodeID, Version: Version(), Listener: n.cluster, Advertise: n.cfg.ClusterAdvertise, Peers: n.cfg.Peers,
 		Groups: n.cfg.Groups, Dir: n.cfg.DataDir, Log: n.log, Machine: n.bridge, Service: (*peerService)(n), Fit: n.reach.Fit,
 	})
 	if err != nil {
@@ -222,6 +223,7 @@ func (n *Node) Run(ctx context.Context) error {
 	if err != nil {
 		return err // its configuration is ours: a mistake in this package
 	}
+	n.groupTopics.set = n.group.SetTopics
 	n.bridge.SetCommitted(n.group)
 	n.bridge.Wire(n.replication, n.replication)
 	n.mu.Lock()
@@ -236,6 +238,7 @@ func (n *Node) Run(ctx context.Context) error {
 	parts.Go(func() { n.sweep(sources) })
 	parts.Go(func() { n.watch(sources) })
 	parts.Go(func() { n.watchIsolation(sources) })
+	parts.Go(func() { n.watchMembership(sources) })
 	broken := make(chan error, 1)
 	parts.Go(func() {
 		if err := n.replication.Run(sources); err != nil {
@@ -325,10 +328,7 @@ func (n *Node) watch(ctx context.Context) {
 
 // notReady returns what keeps the node from being ready, nothing when it is.
 func (n *Node) notReady() (why []string) {
-	n.mu.Lock()
-	up := n.up
-	n.mu.Unlock()
-	if !up {
+	if !n.isUp() {
 		return []string{"starting"}
 	}
 	if _, missing := n.replication.CaughtUp(); len(missing) > 0 {
