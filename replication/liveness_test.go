@@ -15,7 +15,8 @@ type fakePeer struct {
 	wg    sync.WaitGroup
 	mu    sync.Mutex
 	inc   uint64
-	mute  bool // says nothing after the hello
+	mute  bool     // says nothing after the hello
+	told  greeting // zero: a build that says nothing of itself
 	conns []net.Conn
 }
 
@@ -36,6 +37,11 @@ func newFakePeer(t *testing.T) *fakePeer {
 			p.mu.Lock()
 			p.conns = append(p.conns, c)
 			hello := append(binary.BigEndian.AppendUint64([]byte{1, 'b'}, p.inc), 0) // and it has data
+			if p.told.Wire != 0 {
+				told := p.told.encode()
+				hello[len(hello)-1] = helloGreeting
+				hello = append(binary.BigEndian.AppendUint16(hello, uint16(len(told))), told...)
+			}
 			mute := p.mute
 			p.mu.Unlock()
 			p.wg.Add(1)

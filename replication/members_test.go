@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/hashicorp/raft"
+
 	"github.com/tidewire/tidewire/bridge"
 )
 
@@ -443,6 +445,70 @@ func TestChangesThatAreRefused(t *testing.T) {
 	c.start(1)
 	c.start(2)
 	c.waitMembers([]int{0, 1, 2})
+}
+
+// A node gets its vote in a group when it has what is committed there, and not before: a majority with it would
+// not hold what is committed.
+func TestVoteOnlyForWhoHasCaughtUp(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, 3, 1)
+	c.waitLeader(0)
+	c.propose(0, "a")
+	store := &refusingStore{}
+	store.refuse.Store(true)
+	n3 := c.join("n3", func(_ int, cfg *Config) {
+		cfg.OpenStores = func(bridge.GroupID, string) (Stores, error) {
+			s := raft.NewInmemStore()
+			store.LogStore = s
+			return Stores{Log: store, Stable: s, Snapshots: raft.NewInmemSnapshotStore(), Close: func() error { return nil }}, nil
+		}
+	})
+	ctx, cancel := context.WithCancel(t.Context())
+	err := c.nodes[0].AddMember(ctx, c.peers[n3], func(s string) {
+		if strings.Contains(s, "n3 is") && strings.Contains(s, "entries behind") {
+			cancel()
+		}
+	})
+	if err == nil || !strings.Contains(err.Error(), "entries behind") || !strings.Contains(err.Error(), "run it again to go on") {
+		t.Errorf("added although it takes no entry: %v", err)
+	}
+	for _, m := range c.nodes[0].Members(t.Context()) {
+		if m.Node == "n3" && (m.Votes != 0 || m.Follows != 1) {
+			t.Errorf("%+v", m)
+		}
+	}
+	store.refuse.Store(false)
+	c.add(1, n3)
+	c.waitMembers([]int{0, 1, 2, n3})
+	c.waitSame(0, 1)
+}
+
+// A cluster begins with one list. Nodes with different ones say so, and begin nothing.
+func TestListsThatDiffer(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, 3, 1, func(i int, cfg *Config) {
+		cfg.NewcomerWait = 300 * time.Millisecond
+		if i == 2 {
+			cfg.Peers = append(slices.Clone(cfg.Peers), Peer{"n7", "127.0.0.1:1"})
+		}
+	})
+	for i, want := range []string{"n0,n1,n2 on n0, but n0,n1,n2,n7 on n2", "n0,n1,n2 on n1, but n0,n1,n2,n7 on n2", "n0,n1,n2,n7 on n2, but n0,n1,n2 on n0, n0,n1,n2 on n1"} {
+		eventually(t, 10*time.Second, c.configs[i].Peers[i].Addr+" says so", func() bool {
+			_, why := c.nodes[i].CaughtUp()
+			return strings.Contains(strings.Join(why, ""), want)
+		})
+	}
+	for i, n := range c.nodes {
+		if last := n.groups[0].raft.LastIndex(); last > 0 {
+			t.Errorf("node %d has begun: %d entries", i, last)
+		}
+	}
+	c.stop(2, 0)
+	c.configs[2].Peers = slices.Clone(c.peers)
+	c.start(2)
+	c.waitMembers([]int{0, 1, 2})
+	c.propose(0, "a")
+	c.waitSame(0, 1)
 }
 
 // A node that replaces a dead one may come to live where that was. It must not take what is sent for the dead:
