@@ -320,6 +320,11 @@ func TestRemovedNodeStartedAgain(t *testing.T) {
 	for g := range bridge.GroupID(2) {
 		c.propose(g, "b")
 	}
+	// A leader of before may still be about to tell it, once; it must find out by itself.
+	for _, i := range []int{0, 1} {
+		c.stop(i, 0)
+		c.start(i)
+	}
 	terms := func() (out []uint64) {
 		for _, g := range c.nodes[0].groups {
 			out = append(out, g.raft.CurrentTerm())
@@ -359,6 +364,25 @@ func TestRemovedNodeStartedAgain(t *testing.T) {
 	c.waitMembers([]int{0, 1, 2})
 	c.waitSame(0, 3)
 	c.waitSame(1, 3)
+}
+
+// A node that is removed hands its leaderships over first. With a heartbeat timeout of a minute nothing else would
+// bring the next leader: the node lives, so that its death is not noticed.
+func TestRemovedLeaderHandsOver(t *testing.T) {
+	c := newCluster(t, 3, 3, inMemory, slowTimers)
+	c.waitConnected()
+	for g := range bridge.GroupID(3) {
+		c.elect(g, 0)
+	}
+	c.remove(0, "n0")
+	for g := range bridge.GroupID(3) {
+		if l := c.waitLeader(g); l == 0 {
+			t.Errorf("group %d is still led by the removed node", g)
+		}
+		c.propose(g, "after")
+	}
+	c.stop(0, 0)
+	c.waitMembers([]int{1, 2})
 }
 
 // A change that was broken off keeps others out, and is finished, or undone, by asking again.

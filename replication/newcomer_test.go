@@ -134,6 +134,42 @@ func TestNewcomersDoNotWaitForEver(t *testing.T) {
 	c.waitSame(0, 1)
 }
 
+// Who has no configuration writes the first one only when nobody can have another.
+func TestWhoMayBeginACluster(t *testing.T) {
+	list := []bridge.NodeID{"a", "b", "c"}
+	for name, c := range map[string]struct {
+		met  func(*newcomer)
+		late bool
+		want bool
+	}{
+		"nobody was met":                         {func(*newcomer) {}, false, false},
+		"nobody was met, late":                   {func(*newcomer) {}, true, false},
+		"all have nothing":                       {func(c *newcomer) { c.met("b", true, list); c.met("c", true, list) }, false, true},
+		"all have nothing, old builds":           {func(c *newcomer) { c.met("b", true, nil); c.met("c", true, nil) }, false, true},
+		"a majority has nothing":                 {func(c *newcomer) { c.met("b", true, list) }, false, false},
+		"a majority has nothing, late":           {func(c *newcomer) { c.met("b", true, list) }, true, true},
+		"one has data":                           {func(c *newcomer) { c.met("b", true, list); c.met("c", false, list) }, true, false},
+		"one has data, and is not on the list":   {func(c *newcomer) { c.met("b", true, list); c.met("c", true, list); c.met("d", false, list) }, true, false},
+		"a candidate has data":                   {func(c *newcomer) { c.met("b", true, list); c.met("c", true, list); c.heard() }, true, false},
+		"another list":                           {func(c *newcomer) { c.met("b", true, list); c.met("c", true, list[:2]) }, true, false},
+		"another list, then the same":            {func(c *newcomer) { c.met("b", true, list); c.met("c", true, list[:2]); c.met("c", true, list) }, false, true},
+		"had nothing, and has begun without us":  {func(c *newcomer) { c.met("b", true, list); c.met("c", true, list); c.met("b", false, list) }, false, true},
+		"there is a configuration in all groups": {func(c *newcomer) { c.met("b", true, list); c.met("c", true, list); c.lacks(0, false) }, true, false},
+	} {
+		n, err := openNewcomer(t.TempDir(), 1, "a", list, time.Hour)
+		if err != nil {
+			t.Fatal(err)
+		}
+		n.lacks(0, true)
+		if c.late {
+			n.begun = time.Now().Add(-time.Hour)
+		}
+		if c.met(n); n.mayBegin() != c.want {
+			t.Errorf("%s: may begin %v", name, !c.want)
+		}
+	}
+}
+
 func TestWhoeverHasDataIsWaitedForLonger(t *testing.T) {
 	c, err := openNewcomer(t.TempDir(), 1, "c", []bridge.NodeID{"a", "b", "c"}, time.Hour)
 	if err != nil {

@@ -149,7 +149,7 @@ func TestWhichBuildsGoTogether(t *testing.T) {
 func TestGreetingIsBounded(t *testing.T) {
 	head := append(binary.BigEndian.AppendUint64([]byte{1, 'b'}, 7), helloGreeting)
 	for name, rest := range map[string][]byte{
-		"too long":  binary.BigEndian.AppendUint16(nil, maxHello+1),
+		"too long":  append(binary.BigEndian.AppendUint16(nil, maxHello+1), append([]byte("{}"), bytes.Repeat([]byte(" "), maxHello-1)...)...),
 		"rubbish":   append(binary.BigEndian.AppendUint16(nil, 3), "abc"...),
 		"cut short": append(binary.BigEndian.AppendUint16(nil, 9), "{}"...),
 	} {
