@@ -48,6 +48,7 @@ type node struct {
 	disk *disk    // nil: its folder is one of the run's
 	path string   // of the program, if another one than the others run
 	env  []string // of its own, besides everybody's
+	gone bool     // no member any more
 }
 
 const (
@@ -87,6 +88,9 @@ func newNodes(net Network, kafka *Kafka, path, dir, topic string, count int, ext
 func (c *Nodes) environ(n *node) ([]string, error) {
 	var peers []string
 	for _, p := range c.list {
+		if p.gone {
+			continue
+		}
 		a, err := c.net.Dial(n.name, p.name, clusterPort)
 		if p == n {
 			a, err = c.net.Listen(n.name, clusterPort)
@@ -139,11 +143,17 @@ func (c *Nodes) Index(name string) int {
 	return -1
 }
 
+// Running says whether node i has been started, and not been killed or stopped since.
+func (c *Nodes) Running(i int) bool { return c.list[i].proc != nil }
+
 // Clients returns where clients reach the nodes.
-func (c *Nodes) Clients() ([]string, error) {
+func (c *Nodes) Clients() ([]string, error) { return c.clients(0) }
+
+// clients also returns where they will reach some more that may be started later.
+func (c *Nodes) clients(spare int) ([]string, error) {
 	var out []string
-	for _, n := range c.list {
-		a, err := c.net.Dial(Driver, n.name, clientPort)
+	for _, name := range nodeNames(len(c.list) + spare) {
+		a, err := c.net.Dial(Driver, name, clientPort)
 		if err != nil {
 			return nil, err
 		}

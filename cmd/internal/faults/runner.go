@@ -163,7 +163,7 @@ func (r *Runner) run(ctx context.Context, s Scenario, seed uint64, dir string, r
 	if err := nodes.StartAll(ctx); err != nil {
 		return err
 	}
-	clients, err := nodes.Clients()
+	clients, err := nodes.clients(s.Spare)
 	if err != nil {
 		return err
 	}

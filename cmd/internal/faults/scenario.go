@@ -16,6 +16,8 @@ type Scenario struct {
 	Family string // what it is that breaks; set by Scenarios
 	About  string // one line, for the report
 	Nodes  int    // 3 if zero
+	// Spare is how many more there may come to be (Nodes.Join); the load's clients know where.
+	Spare int
 	// Slice says that it is short enough for the slice that CI takes.
 	Slice bool
 	// Silence bounds the longest silence of subscribers whose node lives; zero: not judged. Resume does so

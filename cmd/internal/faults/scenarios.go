@@ -14,7 +14,7 @@ func Scenarios() []Scenario {
 		{"Kafka", slices.Concat(kafkaScenarios(), kafkaElectionScenarios())},
 		{"Disks", diskScenarios()},
 		{"Clients", clientScenarios()},
-		{"Change", changeScenarios()},
+		{"Change", slices.Concat(changeScenarios(), memberScenarios())},
 		{"Speed", speedScenarios()},
 	} {
 		for _, s := range family.list {
