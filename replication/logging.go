@@ -36,7 +36,12 @@ var quiet = map[string]bool{
 	// A peer closed a connection, or a stranger sent rubbish: counted by the mux.
 	"peer has newer term, stopping replication":                true, // an election that went another way
 	"unable to get address for server, using fallback address": true, // just added: it is dialled where it was said to be
-	"failed to decode incoming command":                        true, "failed to flush response": true,
+	// A node that waits to be added, or was removed: it says so itself, and what it asks for in vain is its own affair.
+	"no known peers, aborting election": true, "not part of stable configuration, aborting election": true,
+	"heartbeat timeout reached, not part of a stable configuration or a non-voter, not triggering a leader election": true,
+	"rejecting pre-vote request since node is not in configuration":                                                  true,
+	"rejecting vote request since node is not in configuration":                                                      true,
+	"failed to decode incoming command":                                                                              true, "failed to flush response": true,
 }
 
 func (l *raftLog) Log(level hclog.Level, msg string, args ...any) {

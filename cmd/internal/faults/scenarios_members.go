@@ -10,10 +10,10 @@ import (
 // memberScenarios are those in which the cluster's nodes become others.
 func memberScenarios() []Scenario {
 	return []Scenario{
-		{Name: "member-swap", About: "a node is added and a coordinator removed, then stopped", Spare: 2, Silence: 2 * time.Second,
-			Run: repeat(2, swapMember)},
-		{Name: "member-replace", About: "kill −9 of a coordinator for good; one of another name takes its place", Spare: 2, Silence: 2 * time.Second,
-			Run: repeat(2, replaceMember)},
+		{Name: "member-swap", About: "a node is added and a coordinator removed, then stopped", Spare: 1, Silence: 2 * time.Second,
+			Run: repeat(1, swapMember)},
+		{Name: "member-replace", About: "kill −9 of a coordinator for good; one of another name takes its place", Spare: 1, Silence: 2 * time.Second,
+			Run: repeat(1, replaceMember)},
 	}
 }
 

@@ -128,7 +128,7 @@ func (e *env) parseCluster(c *Config, p *problems) {
 		}
 	}
 	if len(c.Peers) > 0 && !self {
-		p.add("TIDEWIRE_CLUSTER_PEERS", e.ClusterPeers, "this node, %s (TIDEWIRE_NODE_ID), is missing: the list is the same on every node", c.NodeID)
+		p.add("TIDEWIRE_CLUSTER_PEERS", e.ClusterPeers, "this node, %s (TIDEWIRE_NODE_ID), is missing: the list names this node too", c.NodeID)
 	}
 	if e.ClusterAdvertise != "" {
 		c.ClusterAdvertise = e.ClusterAdvertise

@@ -24,7 +24,7 @@ type env struct {
 	AdminListen      string `envconfig:"TIDEWIRE_ADMIN_LISTEN" default:"127.0.0.1:8081" desc:"/healthz, /readyz, /metrics, /status"`
 	ClusterListen    string `envconfig:"TIDEWIRE_CLUSTER_LISTEN" default:":7070" desc:"Raft and node-to-node calls, one port"`
 	ClusterAdvertise string `envconfig:"TIDEWIRE_CLUSTER_ADVERTISE" default:"" show:"the listen address" desc:"what peers dial"`
-	ClusterPeers     string `envconfig:"TIDEWIRE_CLUSTER_PEERS" default:"" show:"a cluster of one" desc:"n1=host:7070,n2=host:7070,n3=host:7070, this node included"`
+	ClusterPeers     string `envconfig:"TIDEWIRE_CLUSTER_PEERS" default:"" show:"a cluster of one" desc:"n1=host:7070,n2=host:7070,n3=host:7070, this node included: what the cluster begins with, later where to find it"`
 	Groups           string `envconfig:"TIDEWIRE_GROUPS" default:"8" desc:"Raft groups; fixed when the cluster first starts"`
 	DataDir          string `envconfig:"TIDEWIRE_DATA_DIR" default:"./data" desc:"Raft logs and snapshots"`
 
