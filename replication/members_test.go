@@ -296,8 +296,18 @@ func TestJoinerWaitsToBeAdded(t *testing.T) {
 			t.Error("it stands for election")
 		}
 	}
+	kept := map[bridge.NodeID]*peer{}
+	for _, id := range c.nodes[n3].members.others() {
+		kept[id] = c.nodes[n3].members.peer(id)
+	}
 	c.add(0, n3)
 	c.waitMembers([]int{0, 1, 2, n3})
+	// It hears a leader before it has a configuration, and must not forget meanwhile whom it knows.
+	for id, p := range kept {
+		if c.nodes[n3].members.peer(id) != p {
+			t.Errorf("%s was forgotten and met again", id)
+		}
+	}
 	eventually(t, 10*time.Second, "it is ready", func() bool { ok, _ := c.nodes[n3].CaughtUp(); return ok })
 	c.waitSame(0, 1)
 	c.waitSame(1, 1)

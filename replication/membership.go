@@ -227,8 +227,11 @@ func (m *membership) look(ctx context.Context) {
 		for _, p := range now.all() {
 			wanted[p.ID] = append(wanted[p.ID], p.Addr)
 		}
-		_, ok := g.leader()
-		led = led || ok
+		// A leader is heard before its log comes, and that begins with members of long ago: only a
+		// configuration with this node in it may be of today.
+		if _, ok := g.leader(); ok && now.has(m.n.cfg.NodeID) {
+			led = true
+		}
 	}
 	for _, p := range m.list {
 		// Who is on the list and in no configuration is asked while nobody else leads us: before there is
