@@ -36,13 +36,14 @@ type guard struct {
 	mayVote  func() bool // see newcomer.go
 	mayLead  func() bool
 	heard    func() // of a node that has data
+	away     *away
 }
 
 func newGuard(t *raft.NetworkTransport, n *Node, id bridge.GroupID) *guard {
 	g := &guard{
 		NetworkTransport: t, out: make(chan raft.RPC), done: make(chan struct{}), draining: n.draining.Load,
 		mayVote: func() bool { return n.newcomer.mayVote(id) }, mayLead: func() bool { return n.newcomer.mayLead(id) },
-		heard: n.newcomer.heard,
+		heard: n.newcomer.heard, away: newAway(n.PeerAlive, n.stopping),
 	}
 	g.wg.Add(1)
 	go g.run()
@@ -110,6 +111,18 @@ func (g *guard) noVote(rpc raft.RPC) any {
 
 // EncodePeer is what our messages say of where we are: the address alone (route.go).
 func (g *guard) EncodePeer(_ raft.ServerID, addr raft.ServerAddress) []byte { return []byte(addr) }
+
+// AppendEntries sends entries to a follower. To one that is away they are not sent again and again (away.go); a
+// heartbeat, which is an AppendEntries without anything, is.
+func (g *guard) AppendEntries(id raft.ServerID, target raft.ServerAddress, args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
+	if args.PrevLogEntry == 0 && len(args.Entries) == 0 {
+		return g.NetworkTransport.AppendEntries(id, target, args, resp)
+	}
+	g.away.wait(id)
+	err := g.NetworkTransport.AppendEntries(id, target, args, resp)
+	g.away.sent(id, err)
+	return err
+}
 
 // RequestVote asks a peer for its vote, if this node may stand.
 func (g *guard) RequestVote(id raft.ServerID, target raft.ServerAddress, args *raft.RequestVoteRequest, resp *raft.RequestVoteResponse) error {

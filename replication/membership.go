@@ -284,6 +284,7 @@ func (m *membership) watch(ctx context.Context, id bridge.NodeID, addrs []string
 	p.watcher.born = func() {
 		n.peers.peerIsBack(id)
 		n.takeover.born()
+		m.moved()
 	}
 	p.watcher.died = func(how death) { n.takeover.died(id, how) }
 	m.mu.Lock()
@@ -297,12 +298,20 @@ func (m *membership) watch(ctx context.Context, id bridge.NodeID, addrs []string
 	}()
 }
 
+// moved tells who waits for nodes that are away that one is back, or gone for good.
+func (m *membership) moved() {
+	for _, g := range m.n.groups {
+		g.transport.away.changed()
+	}
+}
+
 // drop ends what there was for a node.
 func (m *membership) drop(id bridge.NodeID) {
 	m.mu.Lock()
 	p := m.peers[id]
 	delete(m.peers, id)
 	m.mu.Unlock()
+	m.moved()
 	p.stop()
 	<-p.stopped
 	m.n.peers.remove(id)

@@ -42,6 +42,7 @@ type Node struct {
 	peers       *peerClients
 	takeover    *takeover
 	cancel      context.CancelFunc // of the loops
+	stopping    <-chan struct{}    // closed by cancel
 	loops       sync.WaitGroup     // membership, watchers, takeover, placement, housekeeping
 	serving     sync.WaitGroup     // gRPC
 
@@ -108,6 +109,9 @@ func Open(cfg Config) (_ *Node, err error) {
 	if n.newcomer, err = openNewcomer(cfg.Dir, cfg.Groups, cfg.NodeID, ids, cfg.NewcomerWait); err != nil {
 		return nil, err
 	}
+	var ctx context.Context
+	ctx, n.cancel = context.WithCancel(context.Background())
+	n.stopping = ctx.Done()
 	n.peers = newPeerClients(n.dialer, n.PeerAlive)
 	n.members = newMembership(n, list)
 	for id := range bridge.GroupID(cfg.Groups) {
@@ -125,8 +129,6 @@ func Open(cfg Config) (_ *Node, err error) {
 		_ = n.grpc.Serve(n.mux.grpc)
 	}()
 	n.mux.start()
-	var ctx context.Context
-	ctx, n.cancel = context.WithCancel(context.Background())
 	n.members.look(ctx)
 	loop := func(f func(context.Context)) {
 		n.loops.Add(1)
