@@ -276,7 +276,6 @@ func TestAllOriginalMembersReplaced(t *testing.T) {
 // A node that nobody has added waits, says what to do, and disturbs nobody; with the list of the cluster's
 // beginning as with one that names it.
 func TestJoinerWaitsToBeAdded(t *testing.T) {
-	t.Parallel()
 	c := newCluster(t, 3, 2, func(_ int, c *Config) { c.NewcomerWait = 200 * time.Millisecond })
 	for g := range bridge.GroupID(2) {
 		c.waitLeader(g)
@@ -315,7 +314,6 @@ func TestJoinerWaitsToBeAdded(t *testing.T) {
 
 // A node that was removed while it was dead, and is started again, says so and disturbs nobody.
 func TestRemovedNodeStartedAgain(t *testing.T) {
-	t.Parallel()
 	c := newCluster(t, 3, 2)
 	for g := range bridge.GroupID(2) {
 		c.waitLeader(g)
@@ -444,7 +442,6 @@ func TestChangeBrokenOff(t *testing.T) {
 
 // What would leave no majority, or a majority that lacks something, is refused, in words that say what to do.
 func TestChangesThatAreRefused(t *testing.T) {
-	t.Parallel()
 	c := newCluster(t, 3, 2)
 	for g := range bridge.GroupID(2) {
 		c.waitLeader(g)
@@ -481,7 +478,6 @@ func TestChangesThatAreRefused(t *testing.T) {
 // A node gets its vote in a group when it has what is committed there, and not before: a majority with it would
 // not hold what is committed.
 func TestVoteOnlyForWhoHasCaughtUp(t *testing.T) {
-	t.Parallel()
 	c := newCluster(t, 3, 1)
 	c.waitLeader(0)
 	c.propose(0, "a")
@@ -516,7 +512,6 @@ func TestVoteOnlyForWhoHasCaughtUp(t *testing.T) {
 
 // A cluster begins with one list. Nodes with different ones say so, and begin nothing.
 func TestListsThatDiffer(t *testing.T) {
-	t.Parallel()
 	c := newCluster(t, 3, 1, func(i int, cfg *Config) {
 		cfg.NewcomerWait = 300 * time.Millisecond
 		if i == 2 {
@@ -545,7 +540,6 @@ func TestListsThatDiffer(t *testing.T) {
 // A node that replaces a dead one may come to live where that was. It must not take what is sent for the dead:
 // the leader would count its disk twice.
 func TestNewNodeAtTheAddressOfADeadOne(t *testing.T) {
-	t.Parallel()
 	c := newCluster(t, 3, 1)
 	c.waitLeader(0)
 	c.propose(0, "a")
@@ -578,7 +572,6 @@ func TestNewNodeAtTheAddressOfADeadOne(t *testing.T) {
 
 // A member moves to another address, with its disk; only the cluster is told.
 func TestMemberMoves(t *testing.T) {
-	t.Parallel()
 	c := newCluster(t, 3, 2)
 	c.waitLeader(0)
 	c.stop(2, time.Second)
