@@ -4,7 +4,7 @@ GO ?= go
 # Fuzz targets run this long each in `make test`.
 FUZZTIME ?= 10s
 
-.PHONY: help build run test unit lint fuzz bench clean
+.PHONY: help build run test unit lint fuzz bench microbench clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -34,8 +34,16 @@ fuzz: ## each fuzz target for FUZZTIME, two at a time
 	  sed -n 's/^func \(Fuzz[A-Za-z0-9_]*\).*/\1/p' $$pkg/*_test.go | sed "s|^|./$$pkg |"; done | \
 	  xargs -P 2 -L 1 sh -c 'out=$$($(GO) test -run "^$$" -fuzz "^$$1\$$" -fuzztime $(FUZZTIME) $$0 2>&1) && echo "$$out" | tail -n 1 | sed "s|^|fuzz $$1: |" || { echo "$$out"; exit 255; }'
 
-bench: ## the benchmarks of the packages
+microbench: ## the benchmarks of the packages
 	$(GO) test -run '^$$' -bench . -benchmem ./bridge/ ./cache/ ./wsedge/ ./kafkaio/ ./replication/
+
+# What `make bench` passes on when given: SCENARIO='fanout-.*', RUNS=5, DURATION=30s, DOC=docs/benchmarks.md, JSON=bench.json, KAFKA=3.9;
+# and BENCHFLAGS for any other flag of `tidectl bench` (`bin/tidectl bench -h`).
+bench: ## measures Tidewire beside a bare writer and centrifuge, with a real Kafka (SCENARIO= RUNS= DURATION= DOC= JSON=)
+	CGO_ENABLED=0 $(GO) build -trimpath -o bin/ ./cmd/tidewire ./cmd/tidectl ./cmd/internal/bench/benchkafka
+	cd testdata/bench/centrifuge && CGO_ENABLED=0 $(GO) build -trimpath -o ../../../bin/benchcentrifuge .
+	@exec ./bin/tidectl bench -local $(if $(SCENARIO),-scenario '$(SCENARIO)') $(if $(RUNS),-runs $(RUNS)) $(if $(DURATION),-duration $(DURATION)) \
+	  $(if $(DOC),-doc $(DOC)) $(if $(JSON),-json $(JSON)) $(if $(KAFKA),-kafka-version $(KAFKA)) $(BENCHFLAGS)
 
 # What `make faults` passes on when given: SOAK=2h, SEED=7, SCENARIO=kill-.*, SLICE=5m, DOC=docs/faults.md, KAFKA=3.9
 .PHONY: faults

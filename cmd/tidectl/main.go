@@ -1,6 +1,7 @@
 // Command tidectl subscribes to, publishes to and looks at a Tidewire cluster.
 //
-// It is built on clients/go and on the nodes' /status and /members; verify has clients of its own, apart from clients/go.
+// It is built on clients/go and on the nodes' /status and /members; verify and bench have clients of their own, apart
+// from clients/go.
 // Exit codes: 0 done (also when ended by Ctrl-C), 1 failed, 2 wrong usage.
 package main
 
@@ -46,6 +47,7 @@ const usage = `tidectl looks at and talks to a Tidewire cluster.
   tidectl status                    show nodes, groups and partitions
   tidectl members                   show the nodes that make up the cluster, add and remove some
   tidectl verify                    load a cluster and check that it keeps its promises
+  tidectl bench                     measure a cluster, or Tidewire on this machine
 
 A subject is /topic (records without a key), /topic/key, or a pattern: /topic/*, /topic/a/*.
 "tidectl COMMAND -h" explains a command's flags.
@@ -75,11 +77,13 @@ func run(ctx context.Context, args []string, e env) int {
 		err = runMembers(ctx, args[1:], e)
 	case "verify":
 		err = runVerify(ctx, args[1:], e)
+	case "bench":
+		err = runBench(ctx, args[1:], e)
 	case "help", "-h", "-help", "--help":
 		fmt.Fprint(e.out, usage)
 		return exitOK
 	default:
-		err = fmt.Errorf("%w: there is no command %q: use sub, pub, status, members or verify", errUsage, name)
+		err = fmt.Errorf("%w: there is no command %q: use sub, pub, status, members, verify or bench", errUsage, name)
 	}
 	switch {
 	case err == nil || errors.Is(err, flag.ErrHelp):

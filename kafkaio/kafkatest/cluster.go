@@ -70,6 +70,7 @@ type cluster struct {
 	nodes    []*node
 	certs    certFiles
 	training bool // may write a class archive, see archive.go
+	jvm      []string
 
 	mu sync.Mutex // guards the node.proc
 }
@@ -155,6 +156,11 @@ func (k *cluster) view(t testing.TB) *Cluster {
 // somebody takes them, so it tries again when that is what went wrong. training
 // lets it write a class archive.
 func start(o Options, dir string, training bool) (*cluster, error) {
+	return startWith(o, dir, training, nil)
+}
+
+// startWith does so with more flags for the JVMs.
+func startWith(o Options, dir string, training bool, jvm []string) (*cluster, error) {
 	if o.Version == "" {
 		o.Version = "4"
 	}
@@ -164,7 +170,7 @@ func start(o Options, dir string, training bool) (*cluster, error) {
 		return nil, err
 	}
 	for try := 1; ; try++ {
-		k := &cluster{source: src, options: o, training: training, dir: filepath.Join(dir, "try"+strconv.Itoa(try))}
+		k := &cluster{source: src, options: o, training: training, jvm: jvm, dir: filepath.Join(dir, "try"+strconv.Itoa(try))}
 		err := k.start()
 		if err == nil {
 			return k, nil
@@ -263,7 +269,7 @@ func (k *cluster) launch(n *node) error {
 	if k.source.image != "" {
 		container = fmt.Sprintf("tidewire-test-%d-%d-%d", os.Getpid(), n.plain, n.starts)
 	}
-	flags := append(k.archiveFlags(), logLevel("info"))
+	flags := append(append(k.archiveFlags(), logLevel("info")), k.jvm...)
 	cmd := k.source.command(context.Background(), k.dir, container, flags, "kafka.Kafka",
 		filepath.Join(n.dir, "server.properties"))
 	cmd.Dir = n.dir

