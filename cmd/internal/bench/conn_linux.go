@@ -165,6 +165,7 @@ func (t *thread) opened(c *conn) {
 	c.state, c.opened = stateLive, true
 	t.connecting--
 	t.count.ready++
+	t.count.opened++
 	t.count.lastReady = time.Now().UnixNano()
 }
 

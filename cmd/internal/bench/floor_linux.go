@@ -40,6 +40,8 @@ type floor struct {
 	many  []byte // floodBatch frames
 	seq   uint64
 
+	reader *bufio.Reader // of the handshakes, one after the other
+
 	mu      sync.Mutex // guards joined, which the handshakes fill
 	joined  []floorConn
 	clients []floorConn
@@ -61,7 +63,7 @@ func Floor(ctx context.Context, o FloorOptions, in io.Reader, out io.Writer) err
 	if o.Size < MinSize {
 		return fmt.Errorf("a value has at least %d bytes", MinSize)
 	}
-	f := &floor{o: o, byKey: make([][]int, max(1, o.Keys))}
+	f := &floor{o: o, byKey: make([][]int, max(1, o.Keys)), reader: bufio.NewReader(nil)}
 	f.frame, f.at = floorFrame(o.Size)
 	for range floodBatch {
 		f.many = append(f.many, f.frame...)
@@ -105,7 +107,8 @@ func floorFrame(size int) ([]byte, int) {
 func (f *floor) shake(c net.Conn) error {
 	defer func() { _ = c.Close() }()
 	_ = c.SetDeadline(time.Now().Add(5 * time.Second))
-	req, err := http.ReadRequest(bufio.NewReader(c))
+	f.reader.Reset(c)
+	req, err := http.ReadRequest(f.reader)
 	if err != nil {
 		return err
 	}

@@ -51,6 +51,7 @@ const maxGroups = 8
 type counters struct {
 	open       int64 // connections
 	ready      int64 // of these, subscribed
+	opened     int64 // subscriptions made
 	messages   int64
 	bytes      int64
 	reads      int64
@@ -96,9 +97,9 @@ func (l *Load) open(ctx context.Context, clients []client) error {
 	for i, t := range l.threads {
 		t.do(func() { t.add(parts[i]) })
 	}
-	want := before.ready + int64(len(clients))
 	return l.until(ctx, func(c counters) (bool, string) {
-		return c.ready >= want, fmt.Sprintf("%d of %d clients are subscribed", c.ready-before.ready, len(clients))
+		n := c.opened - before.opened // also of those that were closed since
+		return n >= int64(len(clients)), fmt.Sprintf("%d of %d clients are subscribed", n, len(clients))
 	})
 }
 
@@ -144,6 +145,7 @@ func (l *Load) counters() counters {
 func (c *counters) add(o counters) {
 	c.open += o.open
 	c.ready += o.ready
+	c.opened += o.opened
 	c.messages += o.messages
 	c.bytes += o.bytes
 	c.reads += o.reads
@@ -158,6 +160,7 @@ func (c *counters) add(o counters) {
 
 // sub returns what was counted since o; open, ready and lastReady are as they are now.
 func (c counters) sub(o counters) counters {
+	c.opened -= o.opened
 	c.messages -= o.messages
 	c.bytes -= o.bytes
 	c.reads -= o.reads
@@ -227,15 +230,15 @@ func (l *Load) Close() error {
 }
 
 // published is counters for others to read; a torn read between two of its fields does no harm.
-type published [12]atomic.Int64
+type published [13]atomic.Int64
 
 func (p *published) store(c *counters) {
-	for i, v := range [...]int64{c.open, c.ready, c.messages, c.bytes, c.reads, c.missing, c.repeated, c.foreign, c.closed, c.resumed, c.notResumed, c.lastReady} {
+	for i, v := range [...]int64{c.open, c.ready, c.messages, c.bytes, c.reads, c.missing, c.repeated, c.foreign, c.closed, c.resumed, c.notResumed, c.lastReady, c.opened} {
 		p[i].Store(v)
 	}
 }
 
 func (p *published) load() counters {
 	return counters{open: p[0].Load(), ready: p[1].Load(), messages: p[2].Load(), bytes: p[3].Load(), reads: p[4].Load(), missing: p[5].Load(),
-		repeated: p[6].Load(), foreign: p[7].Load(), closed: p[8].Load(), resumed: p[9].Load(), notResumed: p[10].Load(), lastReady: p[11].Load()}
+		repeated: p[6].Load(), foreign: p[7].Load(), closed: p[8].Load(), resumed: p[9].Load(), notResumed: p[10].Load(), lastReady: p[11].Load(), opened: p[12].Load()}
 }

@@ -73,6 +73,20 @@ func spawn(cpus []int, log string, env []string, path string, args ...string) (*
 	return p, nil
 }
 
+// allowedCPUs are the processors that this process may use.
+func allowedCPUs() (cpus []int, err error) {
+	var may unix.CPUSet
+	if err := unix.SchedGetaffinity(0, &may); err != nil {
+		return nil, fmt.Errorf("sched_getaffinity: %w", err)
+	}
+	for i := range len(may) * 64 {
+		if may.IsSet(i) {
+			cpus = append(cpus, i)
+		}
+	}
+	return cpus, nil
+}
+
 // pin binds a thread, 0 for the calling one, to processors; none: leaves it.
 func pin(tid int, cpus []int) error {
 	if len(cpus) == 0 {

@@ -11,8 +11,6 @@ import (
 	"slices"
 	"strings"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 // bench is a run of the whole.
@@ -100,7 +98,11 @@ func (b *bench) one(ctx context.Context, s *Scenario, server string, run int) {
 		b.o.Progress("FAILED: %s", text)
 		return
 	}
-	for name, values := range samples {
+	for _, name := range serverOrder {
+		values := samples[name]
+		if len(values) == 0 {
+			continue
+		}
 		b.report.Samples = append(b.report.Samples, Sample{s.Name, name, run, values})
 		b.o.Progress("  %s: %s", name, oneLine(values))
 		for _, bad := range []string{"missing", "repeated"} {
@@ -151,15 +153,9 @@ func (b *bench) rateOf(s *Scenario) float64 {
 
 // prepareLocal divides the processors and starts Kafka.
 func (b *bench) prepareLocal() error {
-	var may unix.CPUSet
-	if err := unix.SchedGetaffinity(0, &may); err != nil {
-		return fmt.Errorf("sched_getaffinity: %w", err)
-	}
-	var cpus []int
-	for i := range len(may) * 64 {
-		if may.IsSet(i) {
-			cpus = append(cpus, i)
-		}
+	cpus, err := allowedCPUs()
+	if err != nil {
+		return err
 	}
 	if len(b.o.ServerCPUs) == 0 {
 		b.o.ServerCPUs = cpus[:1]
@@ -185,6 +181,7 @@ func (b *bench) prepareLocal() error {
 			return fmt.Errorf("%w: `make bench` builds it", err)
 		}
 	}
+	b.o.Dir = filepath.Join(b.o.Dir, fmt.Sprintf("bench-%d", b.began.Unix())) // an earlier one's data are not for this
 	if err := os.MkdirAll(b.o.Dir, 0o755); err != nil {
 		return err
 	}
@@ -200,7 +197,6 @@ func (b *bench) prepareLocal() error {
 		return nil
 	}
 	b.o.Progress("Kafka is starting; logs are in %s", b.o.Dir)
-	var err error
 	if b.kafka, err = spawn(b.o.LoadCPUs, filepath.Join(b.o.Dir, "kafka.log"), os.Environ(), b.o.KafkaPath,
 		"-version", b.o.KafkaLine, "-dir", filepath.Join(b.o.Dir, "kafka")); err != nil {
 		return err

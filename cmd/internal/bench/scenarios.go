@@ -73,9 +73,10 @@ func (o *Options) selected() []Scenario {
 	match := regexp.MustCompile("^(?:" + o.Scenarios + ")$")
 	var out []Scenario
 	for _, s := range Scenarios() {
-		if (o.Scenarios == "" || match.MatchString(s.Name)) && (o.Local || !s.LocalOnly) {
-			out = append(out, s)
+		if o.Scenarios != "" && !match.MatchString(s.Name) || s.LocalOnly && !o.Local || s.kind == kindStorm && o.ClusterSize < 2 {
+			continue
 		}
+		out = append(out, s)
 	}
 	return out
 }

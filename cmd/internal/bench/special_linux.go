@@ -35,7 +35,7 @@ func (m *measurement) idle(ctx context.Context) (map[string]float64, error) {
 
 // steadyMemory waits until the memory of the server has hardly changed for a while, or for long enough.
 func (m *measurement) steadyMemory(ctx context.Context) (int64, bool, error) {
-	const still, longest = 3 * time.Second, 20 * time.Second
+	still, longest := min(3*time.Second, m.b.o.Duration/3), 2*m.b.o.Duration
 	began := time.Now()
 	var base int64
 	since := began

@@ -115,31 +115,37 @@ func thousands(v int64) string {
 	return s
 }
 
-// String says what the target was, and whether it was met.
-func (v Verdict) String() string {
+// parts are what was measured, its value, the bound and the verdict.
+func (v Verdict) parts() (name, value, bound, verdict string) {
 	m := metric(v.Target.Metric)
-	bound := "≥ "
+	bound = "≥ " + number(v.Target.Bound)
 	if v.Target.AtMost {
-		bound = "≤ "
+		bound = "≤ " + number(v.Target.Bound)
 	}
-	bound += number(v.Target.Bound)
-	value := number(v.Value)
-	name := m.Title
-	switch {
-	case v.Target.Over != "":
+	name, value = m.Title, number(v.Value)
+	unit := m.Unit
+	if v.Target.Over != "" {
 		name += " over the " + v.Target.Over + "'s"
-		bound, value = bound+" ×", value+" ×"
-	case m.Unit != "":
-		bound, value = bound+" "+m.Unit, value+" "+m.Unit
+		unit = "×"
+	}
+	if unit != "" {
+		value, bound = value+" "+unit, bound+" "+unit
 	}
 	switch {
 	case v.Met:
-		return fmt.Sprintf("%s: %s, target %s: met", name, value, bound)
+		verdict = "met"
 	case v.MissedBy == 0:
-		return fmt.Sprintf("%s: %s, target %s: missed", name, value, bound)
+		verdict = "missed"
 	default:
-		return fmt.Sprintf("%s: %s, target %s: missed by %.0f%%", name, value, bound, 100*v.MissedBy)
+		verdict = "missed by " + number(math.Ceil(100*v.MissedBy)) + "%"
 	}
+	return name, value, bound, verdict
+}
+
+// String says what the target was, and whether it was met.
+func (v Verdict) String() string {
+	name, value, bound, verdict := v.parts()
+	return fmt.Sprintf("%s: %s, target %s: %s", name, value, bound, verdict)
 }
 
 // WriteText writes the tables for a terminal. A figure is the median of the runs, with the least and greatest.

@@ -130,7 +130,27 @@ func (b *bench) joinTidewire(ctx context.Context, keys int) (_ *tidewire, err er
 		return nil, err
 	}
 	t.nameKeys(nil)
+	if b.o.Create {
+		return t, t.exposed(ctx)
+	}
 	return t, nil
+}
+
+// exposed waits until every node has noticed a topic that is new.
+func (t *tidewire) exposed(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, adminWait)
+	defer cancel()
+	return poll(ctx, func() error {
+		load, err := newLoad(1)
+		if err != nil {
+			return err
+		}
+		var all []client
+		for node := range t.addrs {
+			all = append(all, t.client(node, t.subject(0)))
+		}
+		return errors.Join(load.open(ctx, all), load.Close())
+	})
 }
 
 func resolve(ctx context.Context, host string) (netip.AddrPort, error) {

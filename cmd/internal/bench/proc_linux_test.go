@@ -1,0 +1,110 @@
+package bench
+
+import (
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+func TestParseStat(t *testing.T) {
+	const after = " S 1 2 3 0 -1 4194560 100 0 0 0 250 50 7 9 20 0 5 0 100 1000 200"
+	for _, name := range []string{"(tidewire)", "(a b)", "(x) 99 99 (y)", "())"} {
+		if cpu, err := parseStat([]byte("123 " + name + after)); err != nil || cpu != 3*time.Second {
+			t.Errorf("%s: %v, %v", name, cpu, err)
+		}
+	}
+	for _, s := range []string{"", "1 (x", "1 (x) S 1 2", "1 (x) S 1 2 3 0 -1 4194560 100 0 0 0 a b 7"} {
+		if _, err := parseStat([]byte(s)); err == nil {
+			t.Errorf("%q was taken", s)
+		}
+	}
+}
+
+func TestParseRSS(t *testing.T) {
+	if n, err := parseRSS([]byte("Name:\tx\nVmPeak:\t 9 kB\nVmRSS:\t    1234 kB\nRssAnon:\t 1 kB\n")); err != nil || n != 1234<<10 {
+		t.Error(n, err)
+	}
+	if _, err := parseRSS([]byte("Name:\tx\n")); err == nil {
+		t.Error("no VmRSS was taken")
+	}
+}
+
+// What /proc says of us is what getrusage says, to its ticks.
+func TestUsageAgainstRusage(t *testing.T) {
+	spent := func() time.Duration {
+		var ru unix.Rusage
+		if err := unix.Getrusage(unix.RUSAGE_SELF, &ru); err != nil {
+			t.Fatal(err)
+		}
+		return time.Duration(ru.Utime.Nano() + ru.Stime.Nano())
+	}
+	low := spent()
+	before, err := usageOf(os.Getpid())
+	if err != nil {
+		t.Fatal(err)
+	}
+	high := spent()
+	sum := 0
+	for spent()-high < 300*time.Millisecond {
+		for i := range 100_000 {
+			sum += i
+		}
+	}
+	least := spent() - high
+	after, err := usageOf(os.Getpid())
+	if err != nil {
+		t.Fatal(err)
+	}
+	most := spent() - low
+	// Two fields, each rounded down to a tick, at both ends.
+	if got := after.cpu - before.cpu; got < least-2*clockTick || got > most+2*clockTick {
+		t.Errorf("%v, want %v to %v (%d)", got, least, most, sum)
+	}
+	if before.rss < 1<<20 || after.rss > 10<<30 {
+		t.Errorf("memory of %d and %d bytes", before.rss, after.rss)
+	}
+}
+
+func TestThreadCPUIsOfTheThread(t *testing.T) {
+	l := aLoad(t)
+	l.take()
+	l.threads[0].do(func() {
+		for begin := threadCPU(); threadCPU()-begin < 50*time.Millisecond; {
+		}
+	})
+	if w := l.take(); w.cpu < 50*time.Millisecond {
+		t.Errorf("%v", w.cpu)
+	}
+	_ = l.Close()
+}
+
+func TestParseMetrics(t *testing.T) {
+	const text = "# HELP process_cpu_seconds_total x\nprocess_cpu_seconds_total 1.5\nother 3\nprocess_resident_memory_bytes 2.5e+07\n"
+	if u, err := parseMetrics(strings.NewReader(text)); err != nil || u.cpu != 1500*time.Millisecond || u.rss != 25_000_000 {
+		t.Error(u, err)
+	}
+	if _, err := parseMetrics(strings.NewReader("other 3\n")); err == nil {
+		t.Error("nothing was taken for metrics")
+	}
+}
+
+func TestFilesAreChecked(t *testing.T) {
+	var lim unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &lim); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := raiseFiles(10); err != nil || n < 10 {
+		t.Error(n, err)
+	}
+	b := &bench{o: Options{Scale: 1}, files: 500, report: &Report{}}
+	b.o.Progress = func(string, ...any) {}
+	if n := b.clientsOf(&Scenario{Name: "s", Clients: 501}); n != 500 || len(b.report.Problems) != 1 || !strings.Contains(b.report.Problems[0], "500 clients instead of 501") {
+		t.Error(n, b.report.Problems)
+	}
+	if n := b.clientsOf(&Scenario{Name: "s", Clients: 500}); n != 500 || len(b.report.Problems) != 1 {
+		t.Error(n, b.report.Problems)
+	}
+}
