@@ -52,7 +52,7 @@ func TestHistogramBuckets(t *testing.T) {
 func TestHistogramMerge(t *testing.T) {
 	var a, b, both histogram
 	for i := range int64(1000) {
-		if both.add(i * 1000); i%3 == 0 {
+		if both.add(i * 1000); i%3 == 1 {
 			a.add(i * 1000)
 		} else {
 			b.add(i * 1000)

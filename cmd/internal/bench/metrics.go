@@ -33,7 +33,7 @@ var metrics = []Metric{
 	{"more_p50_ms", "slowest node's median over the consumer's", "ms", -1},
 	{"more_p99_ms", "slowest node's 99% over the consumer's", "ms", -1},
 	{"resume_s", "until all are subscribed again", "s", -1},
-	{"not_resumed", "resumed with a declared loss", "", -1},
+	{"not_resumed", "subscriptions that did not resume whole", "", -1},
 	{"before_p99_ms", "latency, 99%, before some stopped reading", "ms", -1},
 	{"p99_ratio", "the others' 99%, after over before", "×", -1},
 	{"rss_more_mb", "memory that was added", "MB", -1},

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -126,6 +127,16 @@ func TestExpectedAgainstCounting(t *testing.T) {
 		if got := expected(uint64(c.sent), c.n, c.keys); got != want {
 			t.Errorf("%+v: %d, want %d", c, got, want)
 		}
+	}
+}
+
+func TestClientsAreSpreadOverKeys(t *testing.T) {
+	var got []int
+	for i := range 5 {
+		got = append(got, keyOf(i, 5, 10), keyOf(i, 5, 2))
+	}
+	if want := []int{0, 0, 2, 1, 4, 0, 6, 1, 8, 0}; !slices.Equal(got, want) {
+		t.Errorf("%v, want %v", got, want)
 	}
 }
 

@@ -117,7 +117,7 @@ func (m *measurement) storm(ctx context.Context) (map[string]float64, error) {
 	if !ours {
 		return v, nil
 	}
-	v["not_resumed"] = float64(c.notResumed - before.notResumed)
+	v["not_resumed"] = float64(max(int64(n)-(c.resumed-before.resumed), c.notResumed-before.notResumed))
 	return v, m.drain(ctx, v, expected(m.sent, n, m.b.keysOf(m.s)))
 }
 
@@ -159,7 +159,9 @@ func (m *measurement) dead(ctx context.Context) (map[string]float64, error) {
 		return nil, err
 	}
 	v["before_p99_ms"] = before["p99_ms"]
-	v["p99_ratio"] = v["p99_ms"] / before["p99_ms"]
+	if before["p99_ms"] > 0 {
+		v["p99_ratio"] = v["p99_ms"] / before["p99_ms"]
+	}
 	if rss, ok := before["rss_mb"]; ok {
 		v["rss_more_mb"] = v["rss_mb"] - rss
 	}
