@@ -136,7 +136,7 @@ func (m *measurement) open(ctx context.Context, clients []client) error {
 }
 
 // drainIdle is how long nothing comes before what is missing is taken for lost.
-const drainIdle = 3 * time.Second
+const drainIdle = 10 * time.Second
 
 // drain waits for what was sent, and notes what did not come. want is how many messages that is.
 func (m *measurement) drain(ctx context.Context, v map[string]float64, want int64) error {

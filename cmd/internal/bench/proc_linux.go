@@ -226,6 +226,18 @@ func parseRSS(b []byte) (int64, error) {
 	return 0, errors.New("no VmRSS: the process has ended")
 }
 
+// sendBufferMax is how much a socket's send buffer grows to at most.
+func sendBufferMax() int64 {
+	b, err := os.ReadFile("/proc/sys/net/ipv4/tcp_wmem")
+	fields := strings.Fields(string(b))
+	if err == nil && len(fields) == 3 {
+		if n, err := strconv.ParseInt(fields[2], 10, 64); err == nil {
+			return n
+		}
+	}
+	return 4 << 20 // the kernel's default
+}
+
 // reservedFiles is what a process needs besides its clients' sockets.
 const reservedFiles = 300
 

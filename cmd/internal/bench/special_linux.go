@@ -121,6 +121,38 @@ func (m *measurement) storm(ctx context.Context) (map[string]float64, error) {
 	return v, m.drain(ctx, v, expected(m.sent, n, m.b.keysOf(m.s)))
 }
 
+// fillBurst is how many messages fill sends at a time.
+const fillBurst = 32
+
+// fill sends, as fast as the living take it, what fills the sockets of those that do not read: until then a server
+// does not notice them, and at the scenario's rate that takes longer than the scenario.
+func (m *measurement) fill(ctx context.Context, living int64) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, openWait, fmt.Errorf("it took longer than %v to fill their sockets", openWait))
+	defer cancel()
+	messages := sendBufferMax() / int64(m.b.o.Size)
+	base, first := m.load.got(0), m.sent
+	var last, lost int64 // lost: what will not come, as its client was closed
+	moved := time.Now()
+	return m.load.until(ctx, func(counters) (bool, string) {
+		sent, got := int64(m.sent-first), m.load.got(0)-base
+		if got != last {
+			last, moved = got, time.Now()
+		}
+		behind := sent*living - got - lost
+		if time.Since(moved) > 2*time.Second {
+			lost, behind = lost+behind, 0
+		}
+		// Gently: a server that closes slow clients must not find them among those who read.
+		if sent < messages && behind/living <= fillBurst {
+			if err := m.send(fillBurst); err != nil {
+				m.load.threads[0].fail(err)
+			}
+			return false, ""
+		}
+		return sent >= messages && behind <= 0, fmt.Sprintf("those who read are %d messages behind", behind)
+	})
+}
+
 // dead has one client in ten stop reading, and looks at the others.
 func (m *measurement) dead(ctx context.Context) (map[string]float64, error) {
 	n := m.b.clientsOf(m.s)
@@ -148,6 +180,9 @@ func (m *measurement) dead(ctx context.Context) (map[string]float64, error) {
 		return nil, err
 	}
 	m.load.deaden(1)
+	if err := m.fill(ctx, int64(n-stop)); err != nil {
+		return nil, err
+	}
 	if from, err = m.begin(); err != nil {
 		return nil, err
 	}
@@ -158,6 +193,7 @@ func (m *measurement) dead(ctx context.Context) (map[string]float64, error) {
 	if err != nil {
 		return nil, err
 	}
+	v["closed"] = float64(m.load.counters().closed) // also while the sockets were filled
 	v["before_p99_ms"] = before["p99_ms"]
 	if before["p99_ms"] > 0 {
 		v["p99_ratio"] = v["p99_ms"] / before["p99_ms"]
