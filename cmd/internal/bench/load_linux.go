@@ -66,10 +66,9 @@ type counters struct {
 
 // window is what came since the last one was taken.
 type window struct {
-	groups  [maxGroups]histogram
-	cpu     time.Duration // of the load's threads
-	count   counters      // totals since the load began
-	elapsed time.Duration
+	groups [maxGroups]histogram
+	cpu    time.Duration // of the load's threads
+	count  counters      // totals since the load began
 }
 
 // newLoad starts threads threads without any connection.
