@@ -39,6 +39,10 @@ const (
 	// handshakeTimeout is how long a peer may take to answer a redial. A process that is stopped still
 	// accepts connections, by its kernel, but does not answer.
 	handshakeTimeout = 500 * time.Millisecond
+	// silenceSteps is in how many steps a silence is counted. A time in which this process itself stood still, on
+	// a machine that is too busy, says nothing about the peer, whose bytes may have come meanwhile; it counts
+	// as one step however long it was.
+	silenceSteps = 4
 )
 
 // answerLiveness serves one liveness connection until it breaks.
@@ -282,9 +286,15 @@ func (w *watcher) hold(ctx context.Context, c net.Conn) error {
 	}()
 	buf := make([]byte, 64)
 	var err error
-	for err == nil {
-		_ = c.SetReadDeadline(time.Now().Add(w.cfg.Silence))
-		_, err = c.Read(buf)
+	for missed := 0; err == nil; {
+		_ = c.SetReadDeadline(time.Now().Add(w.cfg.Silence / silenceSteps))
+		switch _, err = c.Read(buf); {
+		case err == nil:
+			missed = 0
+		case errors.Is(err, os.ErrDeadlineExceeded) && missed < silenceSteps-1:
+			missed++
+			err = nil
+		}
 	}
 	close(over)
 	_ = c.Close()

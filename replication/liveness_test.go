@@ -3,7 +3,9 @@ package replication
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"net"
+	"os"
 	"sync"
 	"testing"
 	"time"
@@ -132,5 +134,47 @@ func TestWatcherTellsABreakFromADeath(t *testing.T) {
 	p.cut()
 	if d := <-deaths; d != deathClosed {
 		t.Errorf("refused: %v", d)
+	}
+}
+
+// stallConn is a connection of a process that stands still for a while: its read ends by its deadline long
+// after, although there is something to read.
+type stallConn struct {
+	net.Conn
+	reads int
+	stall time.Duration
+}
+
+func (c *stallConn) Read(p []byte) (int, error) {
+	if c.reads++; c.reads == 3 {
+		time.Sleep(c.stall)
+		return 0, os.ErrDeadlineExceeded
+	}
+	return c.Conn.Read(p)
+}
+
+// A process that did not get to run for longer than Silence took all others for dead (the calm run of ten
+// minutes on a busy machine: all three nodes of each other, at the same moment).
+func TestStandingStillIsNoSilenceOfOthers(t *testing.T) {
+	p := newFakePeer(t)
+	conn, err := net.Dial("tcp", p.ln.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := conn.Write(preface{kind: kindLiveness}.encode()); err != nil {
+		t.Fatal(err)
+	}
+	w := &watcher{cfg: Config{PingEvery: 5 * time.Millisecond, Silence: 400 * time.Millisecond}, log: testLog()}
+	c := &stallConn{Conn: conn, stall: time.Second}
+	ended := make(chan error, 1)
+	go func() { ended <- w.hold(t.Context(), c) }()
+	select {
+	case err := <-ended:
+		t.Fatalf("ended after a standstill of our own: %v", err)
+	case <-time.After(2 * time.Second): // there is no event for what must not happen
+	}
+	p.cut()
+	if err := <-ended; errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("a break counts as silence: %v", err)
 	}
 }
