@@ -9,7 +9,7 @@ import "slices"
 // Invariants, kept by every operation:
 //
 //  1. next is the End of the last epoch.
-//  2. Epochs rise strictly: by one, but for what start brings.
+//  2. Epochs rise strictly: by one, and after an adoption from commits by rebirthLeap.
 //  3. A record is stamped at most once: an offset below next is dropped.
 //  4. No offset is left out: a batch that begins beyond next is refused whole.
 type ledger struct {
@@ -37,7 +37,7 @@ type ledger struct {
 const maxDropped = 1024
 
 // startOp begins a partition that the cluster has not read, or one whose epochs were taken from the
-// group's commits (epochs not empty; next is their last End; the last, empty, is for what will be read now).
+// group's commits (epochs not empty; next is their last End).
 type startOp struct {
 	TP         TopicPartition
 	Topic      TopicID
@@ -86,10 +86,16 @@ type stamped struct {
 
 func (l *ledger) started() bool { return len(l.epochs) > 0 }
 
-// takenUp says that the ledger was taken up from commits and that no record has been given a position in
-// the epoch which that opened.
-func (l *ledger) takenUp() bool {
-	return l.started() && l.term == 0 && l.epochs.last().First == l.epochs.last().End
+// takenUp says that the ledger was taken up from commits and that nothing was read since: the next record, in
+// whatever term it comes, opens the epoch upcoming.
+func (l *ledger) takenUp() bool { return l.started() && l.term == 0 }
+
+// upcoming is the epoch that the next opening will open.
+func (l *ledger) upcoming() Epoch {
+	if l.term == 0 {
+		return l.epochs.last().Epoch + rebirthLeap
+	}
+	return l.epochs.last().Epoch + 1
 }
 func (l *ledger) next() Offset  { return l.epochs.last().End }
 func (l *ledger) first() Offset { return l.epochs[0].First }
@@ -105,7 +111,7 @@ func (l *ledger) start(term Term, op startOp) bool {
 	}
 	l.topic, l.partitions, l.atStart, l.scattered, l.leaders = op.Topic, op.Partitions, op.AtStart, op.Scattered, op.Leaders
 	if len(op.Epochs) > 0 {
-		l.epochs = slices.Clone(op.Epochs) // term stays zero
+		l.epochs = slices.Clone(op.Epochs) // term stays zero: the next batch opens an epoch
 		return true
 	}
 	l.term = term
@@ -127,11 +133,7 @@ func (l *ledger) batch(term Term, op batchOp) (s stamped, ok bool) {
 	for len(records) > 0 && records[0].Offset < l.next() {
 		records = records[1:]
 	}
-	switch {
-	case l.takenUp():
-		// Whoever reads first, in whatever term: the commits know this epoch, and only this one.
-		l.term = term
-	case term != l.term:
+	if term != l.term {
 		l.open(term, l.next())
 	}
 	l.leaders = l.leaders.read(op.Leader, l.next())
@@ -193,12 +195,8 @@ func (l *ledger) note(op noteOp) bool {
 
 // open begins the next epoch at first.
 func (l *ledger) open(term Term, first Offset) {
-	rise := Epoch(1)
-	if l.term == 0 && !l.takenUp() { // taken up without an empty epoch: an entry of an older build
-		rise = rebirthLeap
-	}
+	l.epochs = append(l.epochs, epochRange{Epoch: l.upcoming(), First: first, End: first})
 	l.term = term
-	l.epochs = append(l.epochs, epochRange{Epoch: l.epochs.last().Epoch + rise, First: first, End: first})
 	if len(l.epochs) > maxEpochs {
 		l.epochs = slices.Clone(l.epochs[len(l.epochs)-maxEpochs:])
 	}

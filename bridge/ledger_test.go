@@ -6,7 +6,6 @@ import (
 	"reflect"
 	"slices"
 	"testing"
-	"time"
 
 	"pgregory.net/rapid"
 )
@@ -154,16 +153,19 @@ func (r *ledgerRun) reborn() {
 	if err != nil || !ours {
 		r.t.Fatalf("parse metadata: ours %v, %v", ours, err)
 	}
-	if len(r.a.epochs) <= 64 && len(op.Epochs) != len(r.a.epochs) {
-		r.t.Fatalf("metadata holds %d of %d epochs", len(op.Epochs), len(r.a.epochs))
+	told := len(r.a.epochs)
+	if r.a.takenUp() { // twice in a row: the commits tell of the epoch that nothing was read in
+		r.w.open(0, r.w.next)
+		told++
+	}
+	if told <= 64 && len(op.Epochs) != told {
+		r.t.Fatalf("metadata holds %d of %d epochs", len(op.Epochs), told)
 	}
 	r.w.reborn(op.Epochs[0].Epoch, 4)
 	extended := r.draw(0, 5, "given out after the commit")
 	r.w.extend(extended)
 	op.TP, op.Partitions = ledgerTP, 4
 	op.Epochs.last().End += Offset(extended)
-	op.Epochs = afterRebirth(op.Epochs, time.Time{})
-	r.w.leap()
 	op.First = r.w.next
 	r.a, r.b = new(ledger), new(ledger)
 	for _, l := range []*ledger{r.a, r.b} {

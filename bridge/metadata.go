@@ -16,11 +16,16 @@ const metadataPrefix = "tw1:"
 // maxMetadata is Kafka's default limit (offset.metadata.max.bytes).
 const maxMetadata = 4096
 
-// metadata returns the commit metadata of the ledger: its newest epochs, as many as fit.
+// metadata returns the commit metadata of the ledger: its newest epochs, as many as fit. Of a ledger that was
+// taken up it tells also the epoch, empty yet, that the first record will open: the next life must know it.
 func (l *ledger) metadata() string {
 	head := binary.AppendUvarint(slices.Clone(l.topic[:]), uint64(l.atStart))
 	head = appendLeaders(appendBool(head, l.scattered), l.leaders)
 	epochs := l.epochs
+	if l.takenUp() {
+		epochs = append(slices.Clip(epochs), epochRange{Epoch: l.upcoming(), First: l.next(), End: l.next()})
+		epochs = epochs[max(0, len(epochs)-maxEpochs):] // no more are decoded
+	}
 	for {
 		s := metadataPrefix + base64.RawURLEncoding.EncodeToString(appendEpochs(slices.Clip(head), epochs))
 		if len(s) <= maxMetadata || len(epochs) == 1 {

@@ -115,20 +115,22 @@ func (b *Bridge) takeUp(ctx context.Context, o *startOp, m TopicMeta) (*startOp,
 	return o, nil
 }
 
-// rebirthLeap is by how much the epoch rises at least when epochs were taken from the group's commits. The
+// rebirthLeap is by how much the epoch rises after epochs were taken from the group's commits. The
 // cluster may have opened epochs that its last commit does not know; positions in those must stay
 // unknown and not come to mean other records. There is a commit each second, so the leap is far.
 const rebirthLeap = 1000
 
-// afterRebirth ends the epochs of an earlier life with an empty one, for what this life will read. Its
-// number comes from the clock, in unix microseconds (below 2^53 until 2255). A cluster that loses every disk
-// twice within seconds finds the same commits twice; with a leap alone both lives would open the same
-// epoch, and a position would name two records. A clock that stands behind leaves the leap.
+// afterRebirth ends the epochs of an earlier life with an empty one whose number comes from the clock, in
+// unix microseconds (below 2^53 until 2255). A cluster that loses every disk twice within seconds finds the
+// same commits twice; with a leap alone both lives would open the same epochs, and a position would name two
+// records. A clock that stands behind the first life's leaves the leap.
 func afterRebirth(epochs epochList, now time.Time) epochList {
-	last := *epochs.last()
+	clock, last := Epoch(max(now.UnixMicro(), 0)), epochs.last()
+	if clock <= last.Epoch {
+		return epochs
+	}
 	epochs = slices.Clone(epochs[max(0, len(epochs)-maxEpochs+1):])
-	next := max(Epoch(max(now.UnixMicro(), 0)), last.Epoch+rebirthLeap)
-	return append(epochs, epochRange{Epoch: next, First: last.End, End: last.End})
+	return append(epochs, epochRange{Epoch: clock, First: last.End, End: last.End})
 }
 
 // isNew says whether a partition came into being while the cluster was watching: then its first

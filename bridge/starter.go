@@ -66,7 +66,7 @@ func (s *starter) awaitCommit(p *partition) {
 		ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 		defer cancel()
 		var want Epoch
-		p.view(func(led *ledger) { want = led.epochs.last().Epoch })
+		p.view(func(led *ledger) { want = led.upcoming() })
 		known := false
 		commits, err := s.l.b.cfg.Committed.Committed(ctx, []TopicPartition{p.tp})
 		if c, ok := commits[p.tp]; err == nil && ok {

@@ -80,17 +80,13 @@ func (w *twin) leaderList() (l leaderList) {
 }
 
 func (w *twin) open(term Term, first Offset) {
-	w.epoch++
+	if w.epoch++; w.term == 0 {
+		w.epoch += rebirthLeap - 1
+	}
 	w.history = append(w.history, event{open: true, pos: Position{Epoch: w.epoch}, off: first, end: w.next})
 	w.term, w.first, w.next = term, first, first
 	w.opened = lastOf(append(w.opened, w.epoch), maxEpochs)
 	w.oldest = w.opened[0]
-}
-
-// leap opens the epoch of a new life, whose first reader's term is not known yet.
-func (w *twin) leap() {
-	w.epoch += rebirthLeap - 1
-	w.open(0, w.next)
 }
 
 func (w *twin) batch(term Term, op batchOp) (records []Record, positions []Position, repeats int, ok bool) {
@@ -100,10 +96,9 @@ func (w *twin) batch(term Term, op batchOp) (records []Record, positions []Posit
 	if op.Next <= w.next {
 		return nil, nil, 0, true
 	}
-	if term != w.term && w.term != 0 { // zero: taken up, and the epoch for it was opened then
+	if term != w.term {
 		w.open(term, w.next)
 	}
-	w.term = term
 	if op.Leader >= 0 {
 		w.leader = op.Leader
 	}
