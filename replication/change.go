@@ -36,6 +36,8 @@ const (
 	caughtUpWait = time.Second
 	// caughtUpPoll is the period of asking it.
 	caughtUpPoll = 50 * time.Millisecond
+	// aliveWait is how long a majority may be missing before that is said.
+	aliveWait = 2 * time.Second
 )
 
 // errOldBuild: a node does not know of changes of members.
@@ -146,26 +148,36 @@ func (g *group) canLose(ctx context.Context, voters []Peer) *peerpb.ChangeReply 
 	if len(voters) == 0 {
 		return refuse("it is the last node: stop it instead")
 	}
-	var dead, behind []string
-	answers := make(chan string, len(voters))
-	asked := 0
-	for _, p := range voters {
-		if !g.node.PeerAlive(p.ID) {
-			dead = append(dead, string(p.ID))
-			continue
+	majority := len(voters)/2 + 1
+	var alive []Peer
+	var dead []string
+	for begun := time.Now(); ; {
+		alive, dead = nil, nil
+		for _, p := range voters {
+			if g.node.PeerAlive(p.ID) {
+				alive = append(alive, p)
+			} else {
+				dead = append(dead, string(p.ID))
+			}
 		}
-		asked++
+		// One that is busy is silent for a moment.
+		if len(alive) >= majority || time.Since(begun) > aliveWait || pause(ctx, caughtUpPoll) != nil {
+			break
+		}
+	}
+	answers := make(chan string, len(alive))
+	for _, p := range alive {
 		go func() { answers <- g.behind(ctx, p.ID) }()
 	}
-	for range asked {
+	var behind []string
+	for range alive {
 		if why := <-answers; why != "" {
 			behind = append(behind, why)
 		}
 	}
 	slices.Sort(behind)
-	majority := len(voters)/2 + 1
 	switch {
-	case len(voters)-len(dead) < majority:
+	case len(alive) < majority:
 		return refuse("it would leave no majority: of the %d nodes %s that vote then, %d must be there, and these are not: %v; start them, or remove those that are gone for good, first", len(voters), peerIDs(voters), majority, dead)
 	case len(behind) > 0:
 		return notYet("not all nodes have what the group has: %v", behind)
@@ -230,6 +242,9 @@ func (g *group) moveAway() *peerpb.ChangeReply {
 		if err = g.transferTo(p); err == nil {
 			return outcome(peerpb.Outcome_OUTCOME_NOT_LEADER)
 		}
+	}
+	if _, leads := g.leaderTerm(); !leads {
+		return outcome(peerpb.Outcome_OUTCOME_NOT_LEADER) // lost meanwhile
 	}
 	return notYet("the leadership cannot be handed over: %v", err)
 }

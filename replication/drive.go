@@ -20,7 +20,7 @@ const (
 	// leaderPatience is how long a change waits for a group to have a leader.
 	leaderPatience = 10 * time.Second
 	// startPatience is how long it waits for the nodes to be fit for a change before it begins with one.
-	startPatience = 5 * time.Second
+	startPatience = 15 * time.Second
 	// stepPause is between two attempts at a step.
 	stepPause = 100 * time.Millisecond
 )
