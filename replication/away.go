@@ -15,6 +15,7 @@ import (
 // library's own waiting.
 type away struct {
 	alive   func(bridge.NodeID) bool
+	leads   func() bool     // whether this node leads the group: who does not has nothing to send
 	stopped <-chan struct{} // closed when this node stops
 
 	mu     sync.Mutex
@@ -22,11 +23,15 @@ type away struct {
 	back   chan struct{}          // closed, and made anew, when any node came back or is not of the cluster any more
 }
 
-// awayLimit bounds the waiting: what we know of who is there may be wrong, and the entries get through.
-const awayLimit = 30 * time.Second
+const (
+	// awayLimit bounds the waiting: what we know of who is there may be wrong, and the entries get through.
+	awayLimit = 30 * time.Second
+	// awayLook is how often a waiting goroutine looks whether this node still leads.
+	awayLook = time.Second
+)
 
-func newAway(alive func(bridge.NodeID) bool, stopped <-chan struct{}) *away {
-	return &away{alive: alive, stopped: stopped, failed: map[raft.ServerID]bool{}, back: make(chan struct{})}
+func newAway(alive func(bridge.NodeID) bool, leads func() bool, stopped <-chan struct{}) *away {
+	return &away{alive: alive, leads: leads, stopped: stopped, failed: map[raft.ServerID]bool{}, back: make(chan struct{})}
 }
 
 // changed is told that a node is there, or is not to be waited for.
@@ -41,15 +46,18 @@ func (a *away) changed() {
 func (a *away) wait(id raft.ServerID) {
 	limit := time.NewTimer(awayLimit)
 	defer limit.Stop()
+	look := time.NewTicker(awayLook)
+	defer look.Stop()
 	for {
 		a.mu.Lock()
 		failed, back := a.failed[id], a.back
 		a.mu.Unlock()
-		if !failed || a.alive(bridge.NodeID(id)) {
+		if !failed || a.alive(bridge.NodeID(id)) || !a.leads() {
 			return
 		}
 		select {
 		case <-back:
+		case <-look.C:
 		case <-limit.C:
 			return
 		case <-a.stopped:

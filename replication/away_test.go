@@ -15,7 +15,8 @@ import (
 func TestEntriesWaitForANodeThatIsAway(t *testing.T) {
 	var alive atomic.Bool
 	stopped := make(chan struct{})
-	a := newAway(func(bridge.NodeID) bool { return alive.Load() }, stopped)
+	var deposed atomic.Bool
+	a := newAway(func(bridge.NodeID) bool { return alive.Load() }, func() bool { return !deposed.Load() }, stopped)
 	a.wait("b") // nothing is known against it
 	a.sent("b", errors.New("refused"))
 	waiting := func() chan struct{} {
@@ -35,6 +36,10 @@ func TestEntriesWaitForANodeThatIsAway(t *testing.T) {
 	<-done
 	<-waiting() // it is there
 	alive.Store(false)
+	done = waiting()
+	deposed.Store(true) // it looks now and then
+	<-done
+	deposed.Store(false)
 	done = waiting()
 	close(stopped)
 	<-done

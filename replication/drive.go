@@ -127,6 +127,9 @@ func (c *change) add(ctx context.Context) error {
 	}
 	in, done := 0, 0
 	for _, m := range members {
+		if n := c.listOf(m.Node); n == 1 && m.Node != c.node.ID {
+			return fmt.Errorf("TIDEWIRE_CLUSTER_PEERS of %s names no other node, so that it would begin anew if it lost its disk: set it to %s and %s there, restart it, and run this again", m.Node, m.Node, c.node.ID)
+		}
 		if host, _, _ := net.SplitHostPort(m.Addr); host == "" && m.Node != c.node.ID {
 			return fmt.Errorf("other nodes cannot reach %s at %q: give it a host first, with `tidectl members add %s=HOST:PORT`", m.Node, m.Addr, m.Node)
 		}
@@ -195,6 +198,17 @@ func (c *change) remove(ctx context.Context) error {
 		c.say("group %d: %s is out (%d of %d)", g, c.node.ID, i+1, groups)
 	}
 	return nil
+}
+
+// listOf returns how many nodes TIDEWIRE_CLUSTER_PEERS names on a node; 0 if it does not say.
+func (c *change) listOf(id bridge.NodeID) int {
+	if id == c.n.cfg.NodeID {
+		return len(c.n.members.list)
+	}
+	if r := c.n.members.route(id); r != nil {
+		return len(r.greeting().Peers)
+	}
+	return 0
 }
 
 // members returns who they are when each group has a leader that says so.

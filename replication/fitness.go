@@ -22,8 +22,12 @@ const (
 	fitnessEvery = 100 * time.Millisecond
 	// fitnessPatience is by how much a node may notice the same later than another.
 	fitnessPatience = 700 * time.Millisecond
-	// fitnessSteady is how long a node must have been fit before it is given a group.
-	fitnessSteady = 2 * time.Second
+	// fitnessSteady is how long a node must have been fit before it is given a group. It doubles with each loss
+	// within fitnessMemory, up to maxFitnessSteady: each time that a node on a bad way to Kafka gets a group
+	// and loses it again costs the group's subscribers a silence.
+	fitnessSteady    = 2 * time.Second
+	maxFitnessSteady = 30 * time.Second
+	fitnessMemory    = time.Minute
 )
 
 // fitness of a node for a group.
@@ -46,15 +50,17 @@ type fitnessLog struct {
 
 // fitState is what was said last, and since when it is.
 type fitState struct {
-	fit   bool
-	since time.Time
+	fit    bool
+	since  time.Time
+	lost   time.Time     // when it was last lost
+	steady time.Duration // how long it must last
 }
 
 // newFitnessLog begins with nodes that have just turned out fit or not.
 func newFitnessLog(groups int, fit func(bridge.GroupID) bool, now time.Time) *fitnessLog {
 	l := &fitnessLog{fit: fit, groups: make([]fitState, groups)}
 	for g := range l.groups {
-		l.groups[g] = fitState{fit != nil && fit(bridge.GroupID(g)), now}
+		l.groups[g] = fitState{fit: fit != nil && fit(bridge.GroupID(g)), since: now, steady: fitnessSteady}
 	}
 	return l
 }
@@ -67,9 +73,21 @@ func (l *fitnessLog) look(now time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for g := range l.groups {
-		if fit := l.fit(bridge.GroupID(g)); fit != l.groups[g].fit {
-			l.groups[g] = fitState{fit, now}
+		s := &l.groups[g]
+		fit := l.fit(bridge.GroupID(g))
+		if fit == s.fit {
+			continue
 		}
+		s.fit, s.since = fit, now
+		if fit {
+			continue
+		}
+		if !s.lost.IsZero() && now.Sub(s.lost) < fitnessMemory {
+			s.steady = min(2*s.steady, maxFitnessSteady)
+		} else {
+			s.steady = fitnessSteady
+		}
+		s.lost = now
 	}
 }
 
@@ -82,7 +100,7 @@ func (l *fitnessLog) of(g bridge.GroupID, now time.Time) fitness {
 	defer l.mu.Unlock()
 	s := l.groups[g]
 	switch d := now.Sub(s.since); {
-	case s.fit && d >= fitnessSteady:
+	case s.fit && d >= s.steady:
 		return fitnessSettled
 	case !s.fit && d >= fitnessPatience:
 		return fitnessUnfit

@@ -175,6 +175,25 @@ func TestFitnessLog(t *testing.T) {
 	fit = true
 	is(time.Millisecond, fitnessUnsettled) // a moment's loss begins it anew
 	is(fitnessSteady, fitnessSettled)
+	fit = false
+	is(0, fitnessUnsettled)
+	fit = true
+	is(0, fitnessUnsettled)
+	is(fitnessSteady, fitnessUnsettled) // the second within a minute makes it twice as long
+	is(fitnessSteady, fitnessSettled)
+	for range 10 {
+		fit = false
+		is(time.Second, fitnessUnsettled)
+		fit = true
+		is(time.Second, fitnessUnsettled)
+	}
+	is(maxFitnessSteady-1, fitnessUnsettled)
+	is(1, fitnessSettled)
+	fit = false
+	is(fitnessMemory, fitnessUnsettled)
+	fit = true
+	is(0, fitnessUnsettled)
+	is(fitnessSteady, fitnessSettled) // long ago is forgotten
 	if got := newFitnessLog(1, nil, now).of(0, now); got != fitnessUnknown {
 		t.Errorf("nobody asks: %d", got)
 	}

@@ -43,7 +43,7 @@ func newGuard(t *raft.NetworkTransport, n *Node, id bridge.GroupID) *guard {
 	g := &guard{
 		NetworkTransport: t, out: make(chan raft.RPC), done: make(chan struct{}), draining: n.draining.Load,
 		mayVote: func() bool { return n.newcomer.mayVote(id) }, mayLead: func() bool { return n.newcomer.mayLead(id) },
-		heard: n.newcomer.heard, away: newAway(n.PeerAlive, n.stopping),
+		heard: n.newcomer.heard, away: newAway(n.PeerAlive, func() bool { _, leads := n.groups[id].leaderTerm(); return leads }, n.stopping),
 	}
 	g.wg.Add(1)
 	go g.run()
@@ -120,6 +120,14 @@ func (g *guard) AppendEntries(id raft.ServerID, target raft.ServerAddress, args 
 	}
 	g.away.wait(id)
 	err := g.NetworkTransport.AppendEntries(id, target, args, resp)
+	g.away.sent(id, err)
+	return err
+}
+
+// InstallSnapshot sends a follower a snapshot, likewise.
+func (g *guard) InstallSnapshot(id raft.ServerID, target raft.ServerAddress, args *raft.InstallSnapshotRequest, resp *raft.InstallSnapshotResponse, data io.Reader) error {
+	g.away.wait(id)
+	err := g.NetworkTransport.InstallSnapshot(id, target, args, resp, data)
 	g.away.sent(id, err)
 	return err
 }

@@ -50,9 +50,11 @@ type logStore struct {
 	wg   sync.WaitGroup
 
 	lastHang atomic.Int64 // when a write was last given up, in unix ns; 0: never
+	// hung says that a write was given up and has not ended. Written under mu; read without, by those who
+	// must not wait for a disk.
+	hung atomic.Bool
 
 	mu    sync.Mutex
-	hung  bool
 	tail  []*raft.Log // consecutive, the newest last
 	bytes int
 }
@@ -89,12 +91,12 @@ func (s *logStore) write() {
 		case r := <-s.req:
 			err := s.do(r)
 			s.mu.Lock()
-			if s.hung {
+			if s.hung.Load() {
 				// Nobody waits any more.
 				if err == nil && r.logs != nil {
 					err = s.inner.DeleteRange(r.logs[0].Index, r.logs[len(r.logs)-1].Index)
 				}
-				s.hung = false
+				s.hung.Store(false)
 				s.dropTail()
 			}
 			r.answer <- err // under the lock: submit decides under it that no answer has come
@@ -117,10 +119,7 @@ func (s *logStore) do(r writeReq) error {
 
 // submit has the writer do r and waits up to timeout.
 func (s *logStore) submit(r writeReq) error {
-	s.mu.Lock()
-	hung := s.hung
-	s.mu.Unlock()
-	if hung {
+	if s.hung.Load() {
 		return ErrWriteTimeout
 	}
 	r.answer = make(chan error, 1)
@@ -147,7 +146,7 @@ func (s *logStore) submit(r writeReq) error {
 		return err
 	default:
 	}
-	s.hung = true
+	s.hung.Store(true)
 	s.lastHang.Store(time.Now().UnixNano())
 	s.dropTail()
 	if s.gaveUp != nil && s.live.Load() {
@@ -158,9 +157,7 @@ func (s *logStore) submit(r writeReq) error {
 
 // hangs says whether a write that was given up has not ended yet.
 func (s *logStore) hangs() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.hung
+	return s.hung.Load()
 }
 
 func (s *logStore) StoreLog(l *raft.Log) error { return s.StoreLogs([]*raft.Log{l}) }

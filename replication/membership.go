@@ -338,7 +338,9 @@ func (m *membership) beginIfNew() {
 			}
 			return
 		}
-		m.n.newcomer.lacks(g.id, false)
+		if len(g.raft.GetConfiguration().Configuration().Servers) > 0 { // a term alone counts as state, too
+			m.n.newcomer.lacks(g.id, false)
+		}
 	}
 	m.changed()
 	m.n.takeover.born()
@@ -462,7 +464,7 @@ func (m *membership) outside(answers map[bridge.NodeID]*peerpb.MembersReply) str
 			joinIDs(m.n.newcomer.list), self, strings.Join(out, ", "))
 	}
 	if len(unmet) > 0 {
-		return fmt.Sprintf("waits for the other nodes of TIDEWIRE_CLUSTER_PEERS: no answer from %s", joinIDs(unmet))
+		return fmt.Sprintf("waits for the other nodes of TIDEWIRE_CLUSTER_PEERS to begin a cluster: no answer from %s: start them, or, if they are gone for good, take them off the list on all nodes and restart those", joinIDs(unmet))
 	}
 	return ""
 }

@@ -40,10 +40,13 @@ import (
 // Nor may a newcomer begin a cluster where there is one: it may be a node that is to be added, or a member that
 // has lost its disk, of a cluster whose members have changed since its list was written. So the first
 // configuration, the list of TIDEWIRE_CLUSTER_PEERS, is written when it is known that nobody has one: every
-// other node of the list was met, has nothing, and has the same list; or time is up, nobody with data has been
-// met or heard, and those that were met make a majority of the list with this node. Who has met data never
-// writes it: it waits for the leader to bring it up to date, or to be added. Until a group has a configuration
-// the node gives a vote in it only to somebody who has data, and asks for none.
+// other node of the list was met, has nothing, and has the same list. Who has met data never writes it: it waits
+// for the leader to bring it up to date, or to be added. Until a group has a configuration the node gives a vote
+// in it only to somebody who has data, and asks for none.
+//
+// A node of the list that does not answer is waited for without end, and readiness says for whom. Rejected: to
+// begin without it after a while. Two nodes that were started to be added, with a list that names a member, would
+// begin a cluster when that member is away for a moment, and take it into theirs when it is back.
 //
 // A newcomer that is restarted half way must remain one although its log is not empty any more, so a file
 // marks it until all its groups have caught up.
@@ -161,16 +164,7 @@ func (c *newcomer) allBlank() bool {
 func (c *newcomer) mayBegin() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if len(c.bare) == 0 || c.data || len(c.differ) > 0 {
-		return false
-	}
-	met := 1
-	for _, id := range c.list {
-		if c.blank[id] {
-			met++
-		}
-	}
-	return c.allBlank() || time.Since(c.begun) >= c.wait && 2*met > len(c.list)
+	return len(c.bare) > 0 && !c.data && len(c.differ) == 0 && c.allBlank()
 }
 
 // obstacle says what keeps a node without a configuration from beginning a cluster: nodes with other lists, and

@@ -141,6 +141,10 @@ func (n *Node) better(g *group) (Peer, bool) {
 // mayHave says whether another node may be given a group, or this one keep it.
 func (n *Node) mayHave(id bridge.NodeID, g bridge.GroupID) bool {
 	since, unfit := n.fitness.unfitSince(g, time.Now())
+	// Who has no vote in group 0 is being taken in or out (change.go): what it is given now would move again.
+	if _, voter, in := n.groups[0].roster.Load().find(id); in && !voter {
+		return false
+	}
 	if id == n.cfg.NodeID {
 		return !unfit
 	}

@@ -30,10 +30,19 @@ type succession struct {
 // candidate returns the node that should stand; ok is false if nobody should: there is a leader, or it is
 // not lost to a majority, or nobody is fit.
 //
-// It is the one with the most advanced log, since nobody else may be sure of a majority's votes; of equals
-// one that is not unfit (fitness.go), and of those the first in the group's order of preference (placement.go).
+// It is the one with the most advanced log, and only one whose log a majority would vote for; of equals
+// one that is not unfit (fitness.go), and of those the first in the group's order of preference (placement.go). A
+// node that wants no leadership is named when nobody else can win: it may be that its disk was slow a while ago.
 func (s succession) candidate() (id bridge.NodeID, ok bool) {
-	agree := 0
+	if id, ok = s.among(func(v view) bool { return !v.draining }); !ok {
+		id, ok = s.among(func(v view) bool { return v.draining })
+	}
+	return id, ok
+}
+
+// among names a candidate of some kind.
+func (s succession) among(kind func(view) bool) (id bridge.NodeID, ok bool) {
+	var voters []standing
 	var best standing
 	for _, p := range preference(s.group, s.members) {
 		at, there := s.standing(p.ID)
@@ -46,8 +55,8 @@ func (s succession) candidate() (id bridge.NodeID, ok bool) {
 		if _, lost := s.lost[p.ID]; lost || !s.leaderless(s.views[p.ID], at) {
 			continue
 		}
-		agree++
-		if s.views[p.ID].draining || at.barred || s.passed[p.ID] {
+		voters = append(voters, at)
+		if !kind(s.views[p.ID]) || at.barred || s.passed[p.ID] {
 			continue
 		}
 		fitter := best.fitness == fitnessUnfit && at.fitness != fitnessUnfit && !best.newer(at)
@@ -55,7 +64,13 @@ func (s succession) candidate() (id bridge.NodeID, ok bool) {
 			id, best, ok = p.ID, at, true
 		}
 	}
-	return id, ok && 2*agree > len(s.members)
+	votes := 0
+	for _, v := range voters {
+		if !v.newer(best) {
+			votes++
+		}
+	}
+	return id, ok && 2*votes > len(s.members)
 }
 
 // leaderless says whether a node knows no leader, or only one that is lost to it as well.

@@ -32,6 +32,8 @@ const (
 	// takeoverPatience is how long a candidate may take, from its last sign: some fsyncs on two nodes, on
 	// machines that are busy just then. Also how long a node that is there is waited for with its answer.
 	takeoverPatience = 400 * time.Millisecond
+	// takeoverTurn is how long it may take with signs.
+	takeoverTurn = 1500 * time.Millisecond
 	// takeoverAsk bounds one question to the others.
 	takeoverAsk = 150 * time.Millisecond
 	// Between two looks: from takeoverPause, doubled each time, to maxTakeoverPause.
@@ -176,6 +178,11 @@ func (t *takeover) stand(g *group, lost map[bridge.NodeID]time.Duration, views m
 		campaigns.Add(1)
 		go func() {
 			defer campaigns.Done()
+			// The answers may be old by now, and a leader have been found without us.
+			leader, ok := g.leader()
+			if _, gone := lost[leader]; ok && !gone {
+				return
+			}
 			g.campaign(takeoverPatience)
 		}()
 	}
@@ -184,6 +191,7 @@ func (t *takeover) stand(g *group, lost map[bridge.NodeID]time.Duration, views m
 // waiting is for whom a group waits.
 type waiting struct {
 	id     bridge.NodeID
+	begun  time.Time
 	since  time.Time   // of its last sign
 	term   bridge.Term // the highest that any node was in then
 	passed map[bridge.NodeID]bool
@@ -194,8 +202,11 @@ type waiting struct {
 func (w *waiting) turn(id bridge.NodeID, term bridge.Term, idle bool) bool {
 	switch {
 	case id != w.id: // its time begins
-		w.id, w.since, w.term = id, time.Now(), term
+		w.id, w.begun, w.since, w.term = id, time.Now(), time.Now(), term
 		return true
+	case time.Since(w.begun) > takeoverTurn: // whatever it is at
+		w.passed[id] = true
+		w.id = ""
 	case term > w.term: // an election goes on
 		w.since, w.term = time.Now(), term
 	case idle && time.Since(w.since) > maxTakeoverPause:
