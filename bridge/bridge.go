@@ -69,6 +69,7 @@ type Bridge struct {
 	known     chan struct{} // closed once topics has been told
 	atFirst   map[string]int32
 	scattered map[string]bool
+	asked     map[string]grownAnswer // for topics that clients know more partitions of
 	leads     map[GroupID]*lead
 	onTopics  func() // the edge
 
@@ -92,6 +93,7 @@ func New(cfg Config) *Bridge {
 		known:     make(chan struct{}),
 		atFirst:   make(map[string]int32),
 		scattered: make(map[string]bool),
+		asked:     make(map[string]grownAnswer),
 		leads:     make(map[GroupID]*lead),
 	}
 	if cfg.Replicator != nil && cfg.Peers != nil {
@@ -297,8 +299,8 @@ func (b *Bridge) Grown(ctx context.Context, topic string, partition int32) (Topi
 			return v, nil
 		}
 		// What the answer tells of partitions comes by TopicsChanged, a moment later perhaps; and a
-		// broker may be behind as well.
-		if _, err := b.cfg.TopicIDs.TopicID(ctx, topic); ctx.Err() == nil {
+		// broker may be behind as well. Clients that all come with the same wrong vector ask together.
+		if err := b.askGrown(ctx, topic); ctx.Err() == nil {
 			failed = err
 		}
 		if !pause(ctx, grownRetry) {
@@ -310,8 +312,37 @@ func (b *Bridge) Grown(ctx context.Context, topic string, partition int32) (Topi
 	}
 }
 
-// grownRetry is the pause before asking anew.
-const grownRetry = 100 * time.Millisecond
+const (
+	// grownRetry is the pause before looking anew.
+	grownRetry = 100 * time.Millisecond
+	// grownAsk is how long after one question to Kafka the next may come, for all clients of a topic.
+	grownAsk = 500 * time.Millisecond
+)
+
+// grownAnswer is what became of the last question.
+type grownAnswer struct {
+	at  time.Time
+	err error
+}
+
+// askGrown asks Kafka for a topic, unless that was done a moment ago: then it returns what became of it.
+func (b *Bridge) askGrown(ctx context.Context, topic string) error {
+	b.mu.Lock()
+	last := b.asked[topic]
+	recent := time.Since(last.at) < grownAsk
+	if !recent {
+		b.asked[topic] = grownAnswer{at: time.Now()}
+	}
+	b.mu.Unlock()
+	if recent {
+		return last.err
+	}
+	_, err := b.cfg.TopicIDs.TopicID(ctx, topic)
+	b.mu.Lock()
+	b.asked[topic] = grownAnswer{time.Now(), err}
+	b.mu.Unlock()
+	return err
+}
 
 // Unbegun returns how many partitions of exposed topics the cluster has not begun to read.
 func (b *Bridge) Unbegun() (n int) {

@@ -141,7 +141,7 @@ func TestGrown(t *testing.T) {
 	}
 	var ue *UnavailableError
 	n.cfg.TopicIDs = awayIDs{}
-	short, cancel = context.WithTimeout(testContext(t), 2*grownRetry)
+	short, cancel = context.WithTimeout(testContext(t), grownAsk+2*grownRetry)
 	defer cancel()
 	if _, err := n.Grown(short, "orders", 2); !errors.As(err, &ue) || !errors.Is(err, errAway) {
 		t.Errorf("Kafka away: %v", err)

@@ -17,8 +17,10 @@ type starter struct {
 	wg   sync.WaitGroup
 	mu   sync.Mutex
 	busy map[TopicPartition]bool
-	// known are partitions that were taken up from commits and whose new epoch the commits know by now.
+	// known are partitions that were taken up from commits: whether the commits know their new epoch by now.
 	known map[TopicPartition]bool
+
+	commits commitsOfMany
 }
 
 // start has a partition read: at once when its ledger is there, after agreeing on its beginning when
@@ -62,14 +64,19 @@ var errNotCommitted = errors.New("waiting for the consumer group to commit the n
 // the one before this one, and give the same records other positions.
 func (s *starter) awaitCommit(p *partition) {
 	begun := time.Now()
+	s.mu.Lock()
+	s.known[p.tp] = false
+	s.mu.Unlock()
 	s.background(p.tp, func(ctx context.Context) error {
 		ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 		defer cancel()
 		var want Epoch
 		p.view(func(led *ledger) { want = led.upcoming() })
 		known := false
-		commits, err := s.l.b.cfg.Committed.Committed(ctx, []TopicPartition{p.tp})
-		if c, ok := commits[p.tp]; err == nil && ok {
+		c, ok, err := s.commits.of(p.tp, func() (map[TopicPartition]CommitOffset, error) {
+			return s.l.b.cfg.Committed.Committed(ctx, s.unknown())
+		})
+		if err == nil && ok {
 			o, ours, err := parseMetadata(c.Metadata, c.Offset)
 			known = err == nil && ours && o.Epochs.last().Epoch >= want
 		}
@@ -88,6 +95,38 @@ func (s *starter) awaitCommit(p *partition) {
 		s.mu.Unlock()
 		return nil
 	})
+}
+
+// unknown returns the partitions whose new epoch the commits do not know yet.
+func (s *starter) unknown() (out []TopicPartition) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for tp, known := range s.known {
+		if !known {
+			out = append(out, tp)
+		}
+	}
+	return out
+}
+
+// commitsOfMany is one answer for all who ask within a moment: a cluster that is born again may wait for the
+// commits of thousands of partitions, of a group coordinator that has just lost all its members.
+type commitsOfMany struct {
+	mu     sync.Mutex
+	asked  time.Time
+	answer map[TopicPartition]CommitOffset
+	err    error
+}
+
+func (c *commitsOfMany) of(tp TopicPartition, ask func() (map[TopicPartition]CommitOffset, error)) (CommitOffset, bool, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if time.Since(c.asked) > retryStart*9/10 {
+		c.answer, c.err = ask()
+		c.asked = time.Now()
+	}
+	o, ok := c.answer[tp]
+	return o, ok, c.err
 }
 
 // errTopicStale: topic discovery has yet to find that a topic was created again.
