@@ -228,11 +228,16 @@ func (c *change) members(ctx context.Context) ([]Member, error) {
 }
 
 func (c *change) noLeader(g int) error {
-	var away []bridge.NodeID
+	var away, old []bridge.NodeID
 	for _, p := range c.n.members.all() {
 		if !c.n.PeerAlive(p.ID) {
 			away = append(away, p.ID)
+		} else if r := c.n.members.route(p.ID); r != nil && r.greeting().Wire < addressedWire {
+			old = append(old, p.ID)
 		}
+	}
+	if len(old) > 0 { // it may lead the group, and does not know the question
+		return fmt.Errorf("group %d: %s: %w", g, joinIDs(old), errOldBuild)
 	}
 	if len(away) == 0 {
 		return fmt.Errorf("group %d has no leader that answers: look at /status of the nodes, and run it again", g)
