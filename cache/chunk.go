@@ -39,6 +39,16 @@ func (c Chunk) Split(n int) (next Index, rest []byte) {
 
 func (c Chunk) frameEnd(k int) int { return int(c.entries[k].end - c.start) }
 
+// Item is record k of the chunk, counted from 0 up to Count.
+func (c Chunk) Item(k int) Item {
+	from := 0
+	if k > 0 {
+		from = c.frameEnd(k - 1)
+	}
+	to, e := c.frameEnd(k), &c.entries[k]
+	return Item{Index: c.From + Index(k), Pos: Position{e.epoch, e.seqno}, Timestamp: e.timestamp, Frame: c.Bytes[from:to:to]}
+}
+
 // Last is the position of the last record in the chunk, that of the gap if it holds one, and zero if
 // it holds nothing.
 func (c Chunk) Last() Position {

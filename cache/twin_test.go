@@ -267,6 +267,24 @@ func checkTwin(t *rapid.T) {
 			n := rapid.IntRange(-1, 5).Draw(t, "n")
 			w.sameItems(t, "newest prefix", l.NewestPrefix([]byte(prefix), n), w.newest(n, match))
 		},
+		"latest": func(t *rapid.T) {
+			from := drawFrom()
+			until := rapid.IntRange(from, len(w.entries)).Draw(t, "until")
+			limit, key := drawMax(), drawKey()
+			prefix := rapid.SampledFrom([]string{"", "a", "a/", "r1", "zz", "long"}).Draw(t, "prefix")
+			for _, of := range []struct {
+				what  string
+				match func(string) bool
+				read  func(from Index) Read
+			}{
+				{"key", func(k string) bool { return k == keyID(key) }, func(from Index) Read { return l.LatestKey(from, Index(until), key, nil) }},
+				{"all", func(string) bool { return true }, func(from Index) Read { return l.LatestAll(from, Index(until), limit, nil) }},
+				{"prefix", func(k string) bool { return k != "null" && strings.HasPrefix(k, "k"+prefix) },
+					func(from Index) Read { return l.LatestPrefix(from, Index(until), []byte(prefix), limit, nil) }},
+			} {
+				w.sameRound(t, of.what, w.round(from, until, of.match), from, until, of.read)
+			}
+		},
 		"newest": func(t *rapid.T) {
 			n, key := rapid.IntRange(-1, 5).Draw(t, "n"), drawKey()
 			w.sameItems(t, "newest all", l.NewestAll(n), w.newest(n, func(string) bool { return true }))
@@ -280,6 +298,8 @@ func checkTwin(t *rapid.T) {
 				behind(from, l.ReadAll(Index(from), 100).Behind)
 				behind(from, l.ReadKey(Index(from), drawKey(), 100, nil).Behind)
 				behind(from, l.ReadPrefix(Index(from), nil, 100, nil).Behind)
+				behind(from, l.LatestKey(Index(from), max(Index(from), l.Bounds().End), drawKey(), nil).Behind)
+				behind(from, l.LatestAll(Index(from), max(Index(from), l.Bounds().End), 100, nil).Behind)
 			}
 		},
 		"entries": func(t *rapid.T) {
@@ -324,6 +344,47 @@ func checkTwin(t *rapid.T) {
 		if string(c.Bytes) != copies[k] {
 			t.Fatalf("a chunk has changed: %q, was %q", c.Bytes, copies[k])
 		}
+	}
+}
+
+// round is what is to be read of [from, until) by who wants the latest of each key: the places of the records
+// and gaps.
+func (w *twin) round(from, until int, match func(string) bool) (places []int) {
+	for i := from; i < until; i++ {
+		e := &w.entries[i]
+		latest := e.gap != nil || match(e.key)
+		for _, later := range w.entries[i+1 : until] {
+			if e.gap == nil && later.gap == nil && later.key == e.key {
+				latest = false
+			}
+		}
+		if latest {
+			places = append(places, i)
+		}
+	}
+	return places
+}
+
+// sameRound reads a whole round, read by read, and compares.
+func (w *twin) sameRound(t *rapid.T, what string, want []int, from, until int, read func(Index) Read) {
+	for at := Index(from); at < Index(until); {
+		r := read(at)
+		if r.Behind || r.Next <= at || r.Next > Index(until) {
+			t.Fatalf("latest %s of [%d, %d) at %d: %+v", what, from, until, at, r)
+		}
+		n := min(len(r.Items), len(want))
+		w.sameItems(t, "latest "+what, r.Items, want[:n])
+		want = want[n:]
+		if r.Gap != nil {
+			if len(want) == 0 || w.entries[want[0]].gap == nil || *w.entries[want[0]].gap != *r.Gap || int(r.Next) != want[0]+1 {
+				t.Fatalf("latest %s of [%d, %d) at %d: %+v, want %v next", what, from, until, at, r, want)
+			}
+			want = want[1:]
+		}
+		at = r.Next
+	}
+	if len(want) > 0 {
+		t.Fatalf("latest %s of [%d, %d): %v are left out", what, from, until, want)
 	}
 }
 
