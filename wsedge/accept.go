@@ -12,7 +12,7 @@ import (
 
 // This file is the way of a connection from the listener to whoever serves it. The accept loop is our
 // own because net/http's costs 16 KB more a connection than the WebSocket needs: it looks at the first
-// line of the request, keeps what asks for /ws, and hands everything else, with the bytes read so far,
+// line of the request, keeps what asks for /ws or /sse, and hands everything else, with the bytes read so far,
 // to an ordinary net/http server.
 
 // ErrServerClosed is what Serve returns after Drain or Close.
@@ -138,52 +138,54 @@ func readHead(conn net.Conn) (head []byte, ours bool, err error) {
 	}
 }
 
-// maybeOurs says whether what has come so far can be the beginning of a request for /ws.
+// ourPaths are those whose connections are ours from the first request on.
+var ourPaths = [...]string{"GET " + pathWS, "GET " + pathSSE}
+
+// maybeOurs says whether what has come so far can be the beginning of a request for /ws or a stream.
 func maybeOurs(head []byte) bool {
-	const line = "GET /ws"
-	n := min(len(head), len(line))
-	if string(head[:n]) != line[:n] {
-		return false
+	for _, line := range ourPaths {
+		n := min(len(head), len(line))
+		if string(head[:n]) == line[:n] && (len(head) <= len(line) || head[len(line)] == ' ' || head[len(line)] == '?') {
+			return true
+		}
 	}
-	return len(head) <= len(line) || head[len(line)] == ' ' || head[len(line)] == '?'
+	return false
 }
 
-// newHTTPServer serves what is not for /ws, and a /ws that comes as a later request of a connection, as
-// it does behind a proxy that keeps connections open.
-func (srv *Server) newHTTPServer() *http.Server {
-	handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.URL.Path != "/ws" {
-			srv.cfg.HTTP.ServeHTTP(w, r)
-			return
-		}
-		conn, rw, err := http.NewResponseController(w).Hijack()
-		if err != nil {
-			http.Error(w, "the connection cannot be upgraded", http.StatusInternalServerError)
-			return
-		}
-		ahead, _ := rw.Reader.Peek(rw.Reader.Buffered())
-		_ = conn.SetDeadline(time.Now().Add(srv.cfg.HandshakeTimeout))
+// takeOver gives the connection of a request that came through net/http, as it does behind a proxy that keeps
+// connections open, to who serves it from here on.
+func (srv *Server) takeOver(w http.ResponseWriter, r *http.Request, serve func(conn net.Conn, r *http.Request, ahead []byte)) {
+	conn, rw, err := http.NewResponseController(w).Hijack()
+	if err != nil {
+		srv.answerErrorAs(w, http.StatusInternalServerError, &OpError{Code: codeBadRequest, Message: "the connection cannot be upgraded: use HTTP/1.1"})
+		return
+	}
+	ahead, _ := rw.Reader.Peek(rw.Reader.Buffered())
+	_ = conn.SetDeadline(time.Now().Add(srv.cfg.HandshakeTimeout))
+	srv.mu.Lock()
+	closed := srv.closed
+	if !closed {
+		srv.shaking[conn] = true
+		srv.wg.Add(1)
+	}
+	srv.mu.Unlock()
+	if closed {
+		conn.Close()
+		return
+	}
+	defer srv.wg.Done()
+	defer func() {
 		srv.mu.Lock()
-		closed := srv.closed
-		if !closed {
-			srv.shaking[conn] = true
-			srv.wg.Add(1)
-		}
+		delete(srv.shaking, conn)
 		srv.mu.Unlock()
-		if closed {
-			conn.Close()
-			return
-		}
-		defer srv.wg.Done()
-		defer func() {
-			srv.mu.Lock()
-			delete(srv.shaking, conn)
-			srv.mu.Unlock()
-		}()
-		srv.upgrade(conn, r, bytes.Clone(ahead))
-	})
+	}()
+	serve(conn, r, bytes.Clone(ahead))
+}
+
+// newHTTPServer serves what does not come for /ws or /sse first.
+func (srv *Server) newHTTPServer() *http.Server {
 	return &http.Server{
-		Handler:           handler,
+		Handler:           http.HandlerFunc(srv.route),
 		ReadHeaderTimeout: srv.cfg.HandshakeTimeout,
 		// A body that never comes would be waited for without end, even after it was answered 404. A
 		// handler that streams sets deadlines of its own (http.ResponseController).

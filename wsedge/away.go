@@ -1,11 +1,6 @@
 package wsedge
 
-import (
-	"net"
-	"net/http"
-	"strconv"
-	"time"
-)
+import "net"
 
 // A server that is away stays up and serves no clients: its node has nothing good to tell them for now,
 // and other nodes have. It is Drain without the end.
@@ -47,9 +42,7 @@ func (srv *Server) awayFor() string {
 // refuseAway answers a handshake while the server is away, and closes the connection.
 func (srv *Server) refuseAway(conn net.Conn, why string) {
 	w := &upgradeWriter{conn: conn}
-	retry := (srv.cfg.DrainSpread + time.Second - 1) / time.Second
-	w.Header().Set("Retry-After", strconv.Itoa(max(1, int(retry))))
-	http.Error(w, why, http.StatusServiceUnavailable)
+	srv.answerError(w, srv.elsewhere(why))
 	w.finish()
 	conn.Close()
 }

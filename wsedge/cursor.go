@@ -4,6 +4,7 @@ import (
 	"math"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/tidewire/tidewire/bridge"
 	"github.com/tidewire/tidewire/cache"
@@ -16,7 +17,9 @@ type subscription struct {
 	s       *session
 	subject Subject
 	text    string
+	hash    uint64 // SSE: what stands for it in the token
 	th      *topicHub
+	every   time.Duration // conflation; 0: every record
 
 	// Guarded by topicHub.mu.
 	slot   int // in its bucket
@@ -31,6 +34,7 @@ type subscription struct {
 	counted int // in session.cursors
 	waiting int // cursors that have not yet passed what was there at the start
 	ended   bool
+	marks   []mark // SSE: its part of the token
 }
 
 // cursorFor returns the cursor for a partition, nil if there is none yet.
@@ -61,7 +65,7 @@ func (sub *subscription) cursorAt(d *dispatcher, i cache.Index) *cursor {
 		return c
 	}
 	old := c
-	c = &cursor{sub: sub, d: d, log: d.log, partition: d.log.Partition(), place: i, pos: d.log.At(i), live: true}
+	c = &cursor{sub: sub, d: d, log: d.log, partition: d.log.Partition(), place: i, pos: d.log.At(i), live: true, conflate: newConflation(sub.every)}
 	list := *sub.cursors.Load()
 	grown := make([]*cursor, 0, len(list)+1)
 	for _, o := range list {
@@ -81,6 +85,7 @@ type cursor struct {
 	d         *dispatcher
 	log       *cache.Log
 	partition int32
+	conflate  *conflation // nil: every record
 
 	// found is the index, plus one, of the first record that a dispatcher has found for the cursor
 	// since the session last looked; zero: none. Who sets it from zero pushes the cursor on
@@ -102,6 +107,7 @@ type cursor struct {
 	live   bool // has passed liveAt
 	ahead  bool // pos may be beyond what the log has got so far
 	ended  bool
+	mark   int32 // in sub.marks, plus one; 0: to be looked up
 }
 
 // lostTrack stands in found for a log that was reset: what lies between is not in the cache.
@@ -226,6 +232,9 @@ func (s *session) fellBehind(c *cursor) {
 		return
 	}
 	c.more = false
+	if c.conflate != nil {
+		c.conflate.running = false
+	}
 	s.startReplay(c, nil)
 }
 
@@ -250,6 +259,7 @@ func (s *session) end(sub *subscription) {
 	s.subjects -= len(sub.text)
 	for _, c := range *sub.cursors.Load() {
 		c.ended = true
+		delete(s.parked, c)
 		if r := c.replay; r != nil {
 			r.cancel()
 			s.unpend(len(r.pending)) // and not in take: a turn may be sending them now

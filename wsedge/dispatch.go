@@ -23,6 +23,11 @@ type dispatcher struct {
 	// before is the position up to which everything was dispatched when the log was last reset.
 	before atomic.Pointer[bridge.Position]
 
+	// done is the position up to which everything has been dispatched: whoever looks at it first and
+	// then at a cursor that nothing was found for knows that there is nothing for it up to there.
+	doneMu sync.Mutex
+	done   bridge.Position
+
 	// Owned by run.
 	place   cache.Index
 	head    bridge.Position // of a reader at place
@@ -69,6 +74,13 @@ func (d *dispatcher) run() {
 	}
 }
 
+// dispatched returns the position up to which everything has been dispatched.
+func (d *dispatcher) dispatched() bridge.Position {
+	d.doneMu.Lock()
+	defer d.doneMu.Unlock()
+	return d.done
+}
+
 // step dispatches some entries and says whether there may be more.
 func (d *dispatcher) step() bool {
 	bounds := d.log.Bounds()
@@ -101,6 +113,9 @@ func (d *dispatcher) step() bool {
 	clear(d.entries)
 	d.head = d.log.At(next)
 	d.place = next
+	d.doneMu.Lock()
+	d.done = d.head
+	d.doneMu.Unlock()
 	d.queue()
 	return true
 }

@@ -1,7 +1,6 @@
 package wsedge
 
 import (
-	"bytes"
 	"time"
 
 	"github.com/tidewire/tidewire/bridge"
@@ -26,8 +25,10 @@ type flusher struct {
 	// The pieces of this turn, in the order in which they are sent.
 	pieces  []piece
 	size    int
+	buffers int       // of all pieces together
 	cursors []*cursor // whose pieces these are
 	items   []cache.Item
+	events  eventWriter // what an SSE session's pieces are wrapped in
 	sampled uint32
 }
 
@@ -39,7 +40,10 @@ const turnBytes = 256 << 10
 // piece is a run of bytes of one kind and what its being sent means.
 type piece struct {
 	kind  pieceKind
+	head  []byte // SSE: what stands in front of buf and behind it
 	buf   []byte
+	tail  []byte
+	raw   int // SSE: how many bytes of session.control or replay.pending it stands for
 	c     *cursor
 	chunk cache.Chunk // pieceChunk
 
@@ -59,7 +63,20 @@ const (
 	pieceFrame             // one frame of the cache
 	pieceReplay            // frames of a replay
 	pieceSkip              // no bytes: the cursor moves on
+	pieceEvent             // one frame of session.control, as an SSE event
 )
+
+func (p *piece) len() int { return len(p.head) + len(p.buf) + len(p.tail) }
+
+// from returns a copy of what is behind the first k bytes.
+func (p *piece) from(k int) []byte {
+	rest := make([]byte, 0, p.len()-k)
+	for _, b := range [...][]byte{p.head, p.buf, p.tail} {
+		rest = append(rest, b[min(k, len(b)):]...)
+		k -= min(k, len(b))
+	}
+	return rest
+}
 
 func (f *flusher) init(sh *shard) {
 	f.sh = sh
@@ -69,13 +86,17 @@ func (f *flusher) init(sh *shard) {
 func (f *flusher) reset() {
 	clear(f.pieces)
 	clear(f.cursors)
-	f.pieces, f.cursors, f.size = f.pieces[:0], f.cursors[:0], 0
+	f.pieces, f.cursors, f.size, f.buffers = f.pieces[:0], f.cursors[:0], 0, 0
+	f.events.reset()
 	f.out.reset()
 }
 
 func (f *flusher) add(p piece) {
 	f.pieces = append(f.pieces, p)
-	f.size += len(p.buf)
+	f.size += p.len()
+	if f.buffers++; p.head != nil {
+		f.buffers += 2
+	}
 }
 
 // sample observes how long ago a record was written to Kafka, for one look into the cache in many. Only
@@ -86,7 +107,7 @@ func (f *flusher) sample(c *cursor, timestamp int64) {
 	}
 }
 
-func (f *flusher) full() bool { return f.size >= turnBytes || len(f.pieces) >= maxBuffers-2 }
+func (f *flusher) full() bool { return f.size >= turnBytes || f.buffers >= maxBuffers-4 }
 
 // flush gives a session its turn.
 func (f *flusher) flush(s *session) {
@@ -100,7 +121,10 @@ func (f *flusher) flush(s *session) {
 	if len(s.rest) > 0 {
 		f.add(piece{kind: pieceRest, buf: s.rest})
 	}
-	if len(s.control) > 0 {
+	switch {
+	case s.stream != nil:
+		f.controlEvents(s)
+	case len(s.control) > 0:
 		f.add(piece{kind: pieceControl, buf: s.control})
 	}
 	s.takeWoken()
@@ -117,9 +141,16 @@ func (f *flusher) flush(s *session) {
 	}
 	n := 0
 	if f.size > 0 {
-		for _, p := range f.pieces {
+		for i := range f.pieces {
+			p := &f.pieces[i]
+			if p.head != nil {
+				f.out.add(p.head)
+			}
 			if len(p.buf) > 0 {
 				f.out.add(p.buf)
+			}
+			if p.tail != nil {
+				f.out.add(p.tail)
 			}
 		}
 		var err error
@@ -141,7 +172,7 @@ func (f *flusher) settle(s *session) {
 		return
 	}
 	for _, c := range f.cursors {
-		if c.more && !c.ended {
+		if c.more && !c.ended && !(c.conflate != nil && c.conflate.parked) {
 			s.activate(c)
 		}
 	}
@@ -149,6 +180,9 @@ func (f *flusher) settle(s *session) {
 		return
 	}
 	if len(s.control) == 0 && len(s.rest) == 0 {
+		if s.closing && s.stream != nil {
+			_ = s.conn.SetReadDeadline(time.Unix(1, 0)) // there is no answer to wait for
+		}
 		if s.closing && s.allSent != nil {
 			close(s.allSent)
 			s.allSent = nil
@@ -175,7 +209,7 @@ func (f *flusher) gather(s *session) {
 
 // read adds the pieces of one cursor.
 func (f *flusher) read(s *session, c *cursor) {
-	if c.ended {
+	if c.ended || s.early(c) {
 		return
 	}
 	reading := c.more
@@ -183,6 +217,10 @@ func (f *flusher) read(s *session, c *cursor) {
 	c.more = true // until a piece says otherwise
 	f.cursors = append(f.cursors, c)
 	if r := c.replay; r != nil {
+		if len(r.pending) > 0 && s.stream != nil {
+			f.replayEvents(s, c, r.pending)
+			return
+		}
 		if len(r.pending) > 0 {
 			buf, count := wholeFrames(r.pending, turnBytes-f.size)
 			f.add(piece{kind: pieceReplay, buf: buf, c: c, count: count})
@@ -192,7 +230,9 @@ func (f *flusher) read(s *session, c *cursor) {
 			c.more = false // the replay activates the cursor when it has something
 			return
 		}
-		c.replay = nil
+		if c.replay = nil; s.early(c) {
+			return
+		}
 	}
 	// What is appended after this look will be dispatched after this read began, and wake the cursor
 	// again; so to have read up to here is to have read everything.
@@ -212,6 +252,10 @@ func (f *flusher) read(s *session, c *cursor) {
 			place = i
 		}
 		c.ahead = false
+	}
+	if c.conflate != nil {
+		f.readRound(s, c, place, bounds)
+		return
 	}
 	for !f.full() {
 		var next cache.Index
@@ -248,6 +292,10 @@ func (f *flusher) readLog(c *cursor, place cache.Index) (next cache.Index, gap *
 		if ch.Behind || ch.Gap != nil {
 			return ch.Next, ch.Gap, ch.Behind
 		}
+		if len(ch.Bytes) > 0 && c.sub.s.stream != nil {
+			f.sample(c, ch.Timestamp())
+			return f.chunkEvents(c, ch), nil, false
+		}
 		if len(ch.Bytes) > 0 {
 			f.sample(c, ch.Timestamp())
 			f.add(piece{kind: pieceChunk, buf: ch.Bytes, c: c, chunk: ch, place: ch.Next, pos: ch.Last(), count: ch.Count()})
@@ -264,12 +312,12 @@ func (f *flusher) readLog(c *cursor, place cache.Index) (next cache.Index, gap *
 		return 0, nil, true
 	}
 	for _, it := range r.Items {
-		if len(f.pieces) >= maxBuffers-1 {
+		if f.buffers >= maxBuffers-3 {
 			clear(r.Items)
 			f.items = r.Items
 			return it.Index, nil, false
 		}
-		f.add(piece{kind: pieceFrame, buf: it.Frame, c: c, place: it.Index + 1, pos: it.Pos, count: 1})
+		f.addFrame(c, it)
 	}
 	n := len(r.Items)
 	if n > 0 {
@@ -284,169 +332,25 @@ func (f *flusher) readLog(c *cursor, place cache.Index) (next cache.Index, gap *
 	return r.Next, r.Gap, false
 }
 
+// addFrame adds the piece of one record of the cache.
+func (f *flusher) addFrame(c *cursor, it cache.Item) {
+	p := piece{kind: pieceFrame, buf: it.Frame, c: c, place: it.Index + 1, pos: it.Pos, count: 1}
+	if c.sub.s.stream != nil {
+		f.events.dress(&p, c.sub.s)
+	}
+	f.add(p)
+}
+
 // passGap tells the client of a gap. The frame goes out in the next turn, in front of what comes after
 // the gap; what comes before it has been sent.
 func (f *flusher) passGap(s *session, c *cursor, next cache.Index, gap *cache.Gap) {
 	if gap.At.After(c.pos) { // a client that resumed past it has been told
 		s.control = appendGap(s.control, c.sub.text, c.partition, gap.At, gap.Reason)
 		c.pos = gap.At
+		if s.stream != nil {
+			s.stream.gaps = append(s.stream.gaps, streamGap{c, gap.At})
+		}
 	}
 	c.place = next
 	s.passed(c)
-}
-
-// commit moves the session on by n bytes sent.
-func (f *flusher) commit(s *session, n int) {
-	messages, sent, text := 0, 0, false
-	for i := range f.pieces {
-		p := &f.pieces[i]
-		k := min(n, len(p.buf))
-		if k == 0 && len(p.buf) > 0 {
-			break
-		}
-		n -= k
-		whole := k == len(p.buf)
-		switch p.kind {
-		case pieceRest:
-			if s.rest = s.rest[k:]; whole {
-				s.rest = nil
-			}
-			sent += k
-		case pieceControl:
-			text = text || p.buf[0] == headText
-			// Frames may have been added behind what was sent.
-			if s.control = s.control[k:]; len(s.control) == 0 {
-				s.control = nil
-			}
-			s.changed()
-		case pieceReplay:
-			taken := k
-			if !whole {
-				var frames int
-				taken, frames = frameEnd(p.buf, k)
-				s.rest = bytes.Clone(p.buf[k:taken])
-				p.count = frames
-			}
-			p.c.replay.take(taken)
-			messages, sent, text = messages+p.count, sent+k, true
-		case pieceChunk:
-			next, rest := p.chunk.Split(k)
-			p.c.place = next
-			pos := p.pos
-			if !whole {
-				s.rest = bytes.Clone(rest)
-				pos = p.c.log.At(next)
-				p.count = int(next - p.chunk.From)
-			}
-			if pos.After(p.c.pos) {
-				p.c.pos = pos
-			}
-			messages, sent, text = messages+p.count, sent+k, true
-			s.passed(p.c)
-		case pieceFrame:
-			p.c.place, p.c.pos = p.place, p.pos
-			if !whole {
-				s.rest = bytes.Clone(p.buf[k:])
-			}
-			messages, sent, text = messages+1, sent+k, true
-			s.passed(p.c)
-		case pieceSkip:
-			p.c.place = p.place
-			if p.pos.After(p.c.pos) {
-				p.c.pos = p.pos
-			}
-			p.c.more = !p.done
-			s.passed(p.c)
-		}
-		if !whole {
-			break
-		}
-	}
-	if text {
-		s.lastText.Store(time.Now().UnixMilli())
-	}
-	if messages > 0 {
-		f.sh.delivered.Add(int64(messages))
-	}
-	if sent > 0 {
-		f.sh.bytes.Add(int64(sent))
-	}
-}
-
-// block hands a session whose socket is full to a goroutine that waits for it.
-func (f *flusher) block(s *session) {
-	if !s.srv.beginWait(s) {
-		return
-	}
-	go func() {
-		err := waitWritable(s.raw)
-		s.srv.endWait(s, err)
-	}()
-}
-
-// writeAside sends a turn over a connection that cannot be tried (TLS, or a pipe in a test): a goroutine
-// of its own writes a copy and may wait. The session is blocked meanwhile, and everything in the turn
-// counts as begun.
-func (f *flusher) writeAside(s *session) {
-	buf := make([]byte, 0, f.size)
-	for _, p := range f.pieces {
-		buf = append(buf, p.buf...)
-	}
-	f.commit(s, f.size)
-	if len(buf) > 0 && s.srv.beginWait(s) {
-		go func() {
-			_, err := s.conn.Write(buf)
-			s.srv.endWait(s, err)
-		}()
-	}
-	f.settle(s)
-}
-
-// beginWait marks a session as blocked. The caller holds session.mu and starts the goroutine that ends
-// with endWait; it must not when the answer is false.
-func (srv *Server) beginWait(s *session) bool {
-	srv.mu.Lock()
-	defer srv.mu.Unlock()
-	if srv.closed {
-		return false
-	}
-	srv.blocked[s] = true
-	srv.wg.Add(1)
-	s.blocked, s.lagging = true, true
-	return true
-}
-
-func (srv *Server) endWait(s *session, err error) {
-	defer srv.wg.Done()
-	srv.mu.Lock()
-	delete(srv.blocked, s)
-	srv.mu.Unlock()
-	s.mu.Lock()
-	s.blocked = false
-	if err != nil {
-		s.abort()
-	}
-	s.mu.Unlock()
-	s.enqueue()
-}
-
-// wholeFrames returns as many of the frames in buf as fit into room, at least one, and their number.
-func wholeFrames(buf []byte, room int) ([]byte, int) {
-	n, count := 0, 0
-	for n < len(buf) {
-		l := frameLen(buf[n:])
-		if count > 0 && n+l > room {
-			break
-		}
-		n, count = n+l, count+1
-	}
-	return buf[:n], count
-}
-
-// frameEnd returns the end of the frame in which byte k-1 lies, and the number of frames up to there.
-func frameEnd(buf []byte, k int) (end, count int) {
-	for end < k {
-		end, count = end+frameLen(buf[end:]), count+1
-	}
-	return end, count
 }

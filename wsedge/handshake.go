@@ -27,6 +27,10 @@ func (srv *Server) shake(conn net.Conn, head, ahead []byte) {
 		return
 	}
 	req.RemoteAddr = conn.RemoteAddr().String()
+	if req.URL.EscapedPath() == pathSSE {
+		srv.openStream(conn, req, nil)
+		return
+	}
 	srv.upgrade(conn, req, bytes.Clone(ahead))
 }
 
@@ -127,9 +131,18 @@ func (w *upgradeWriter) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	return w.to, bufio.NewReadWriter(bufio.NewReaderSize(w.to, 256), bufio.NewWriterSize(w.to, 128)), nil
 }
 
-// finish sends the answer of a refused handshake.
+// finish sends the answer of a refused handshake. The library's reasons are plain text; they become the
+// error object that every refusal is.
 func (w *upgradeWriter) finish() {
 	if !w.taken && w.status != 0 {
+		if strings.HasPrefix(w.Header().Get("Content-Type"), "text/plain") {
+			e := &OpError{Code: codeBadRequest, Message: strings.TrimSpace(string(w.body))}
+			if w.status == http.StatusForbidden {
+				e.Code = codeForbidden
+			}
+			w.body = nil
+			writeJSON(w, w.status, payloadOf(appendError(nil, e)))
+		}
 		w.Header().Set("Connection", "close")
 		_ = w.send()
 	}

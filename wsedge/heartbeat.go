@@ -59,18 +59,22 @@ func (s *session) pulse(now, beat int64) {
 	s.mu.Lock()
 	switch {
 	case s.closing || s.gone:
-	case now-s.lastPong.Load() > beatsUntilDead*beat && !(s.lagging && now-text <= beatsUntilDead*beat):
+	case s.stream == nil && now-s.lastPong.Load() > beatsUntilDead*beat && !(s.lagging && now-text <= beatsUntilDead*beat):
 		// A client that is slow to read is late to answer pings, but what it reads shows that it
 		// is there.
 		s.srv.log.Debug().Str("session", s.name()).Msg("no pongs: the client is gone")
 		s.abort()
 	case s.blocked || len(s.control) > 0:
 	default:
+		if ping && s.stream != nil {
+			s.refresh()
+		} else if ping {
+			s.control = append(s.control, headPing, 0)
+		}
 		if now-text >= beat {
 			s.control = appendHeartbeat(s.control)
 		}
 		if ping {
-			s.control = append(s.control, headPing, 0)
 			s.lastPing = now
 		}
 	}

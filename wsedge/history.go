@@ -18,7 +18,7 @@ func addHistory(starts []start, fresh []int, subject *Subject, n int) {
 	}
 	cached := 0
 	for _, i := range fresh {
-		b := starts[i].log.Bounds()
+		b := starts[i].bounds()
 		cached += int(b.End - b.Start)
 	}
 	if n < 0 || n >= cached {
@@ -30,7 +30,7 @@ func addHistory(starts []start, fresh []int, subject *Subject, n int) {
 	tails := make(tailHeap, 0, len(fresh))
 	for _, i := range fresh {
 		t := &tail{start: &starts[i], subject: subject, want: n}
-		if t.load(starts[i].log.Bounds().End) {
+		if t.load(starts[i].bounds().End) {
 			tails = append(tails, t)
 		}
 	}

@@ -1,6 +1,7 @@
 package wsedge
 
 import (
+	"strconv"
 	"sync/atomic"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -12,11 +13,13 @@ type metrics struct {
 	connections   atomic.Int64
 	subscriptions atomic.Int64
 	slow          atomic.Int64
+	streams       atomic.Int64
 
 	latency   prometheus.Histogram
 	resumes   *prometheus.CounterVec
 	publishes *prometheus.CounterVec
 	errors    *prometheus.CounterVec
+	requests  *prometheus.CounterVec
 	all       []prometheus.Collector
 }
 
@@ -36,6 +39,9 @@ func newMetrics(srv *Server) *metrics {
 		errors: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "tidewire_errors_total", Help: "Error answers to clients, by code.",
 		}, []string{"code"}),
+		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "tidewire_http_requests_total", Help: "Requests to /sse, /publish and /history, by HTTP status.",
+		}, []string{"path", "status"}),
 	}
 	gauge := func(name, help string, f func() int64) {
 		m.all = append(m.all, prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, func() float64 { return float64(f()) }))
@@ -44,12 +50,13 @@ func newMetrics(srv *Server) *metrics {
 		m.all = append(m.all, prometheus.NewCounterFunc(prometheus.CounterOpts{Name: name, Help: help}, func() float64 { return float64(f()) }))
 	}
 	gauge("tidewire_connections", "Connections of clients.", m.connections.Load)
+	gauge("tidewire_sse_connections", "Of these, Server-Sent Events.", m.streams.Load)
 	gauge("tidewire_subscriptions", "Subscriptions of clients.", m.subscriptions.Load)
 	gauge("tidewire_blocked_connections", "Connections whose socket is full.", func() int64 { return srv.Stats().Blocked })
 	counter("tidewire_delivered_messages_total", "Messages written to subscribers.", func() int64 { return srv.Stats().Delivered })
 	counter("tidewire_delivered_bytes_total", "Bytes of messages written to subscribers.", func() int64 { return srv.Stats().Bytes })
 	counter("tidewire_slow_closes_total", "Connections closed with 4008 because the client did not keep up.", m.slow.Load)
-	m.all = append(m.all, m.latency, m.resumes, m.publishes, m.errors)
+	m.all = append(m.all, m.latency, m.resumes, m.publishes, m.errors, m.requests)
 	return m
 }
 
@@ -63,6 +70,10 @@ func (m *metrics) register(r prometheus.Registerer) error {
 		}
 	}
 	return nil
+}
+
+func (m *metrics) requested(path string, status int) {
+	m.requests.WithLabelValues(path, strconv.Itoa(status)).Inc()
 }
 
 func (m *metrics) failed(code string)       { m.errors.WithLabelValues(code).Inc() }

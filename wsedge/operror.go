@@ -12,6 +12,8 @@ const (
 	codeRateLimited       = "rate_limited"
 	codeUnavailable       = "unavailable"
 	codeLimit             = "limit"
+	codeForbidden         = "forbidden"
+	codeUnauthenticated   = "unauthenticated"
 )
 
 // OpError is an answer that says why an op was not carried out. Message says what was wrong and what
@@ -21,6 +23,9 @@ type OpError struct {
 	Code    string
 	Message string
 	Retry   time.Duration
+
+	absent bool   // bad_subject: the subject is one, but there is no such topic for clients
+	reason string // unavailable: what a bye says instead
 }
 
 func (e *OpError) Error() string { return e.Code + ": " + e.Message }

@@ -7,6 +7,7 @@ import (
 	"math"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/tidewire/tidewire/bridge"
 )
@@ -33,7 +34,7 @@ const (
 	maxOpHeaders  = 256
 	maxHistory    = 1 << 30
 	maxSeqno      = math.MaxInt64
-	maxConflateMS = 1 << 30
+	maxConflateMS = 3_600_000
 )
 
 // Op is one op of a client, checked as far as it can be without knowing the topics.
@@ -45,11 +46,13 @@ type Op struct {
 	Text    string // the subject's text
 	History int    // sub: n newest records first, -1 all
 	Resume  []PartitionPosition
-	Resumed bool            // sub: resume was given
-	Value   []byte          // pub: nil for a tombstone
-	Headers []bridge.Header // pub
-	Mid     string          // pub
-	Ack     bridge.Ack      // pub
+	Resumed bool // sub: resume was given
+	// Conflate is the interval of a sub that wants no more than one record a key in it; 0: all records.
+	Conflate time.Duration
+	Value    []byte          // pub: nil for a tombstone
+	Headers  []bridge.Header // pub
+	Mid      string          // pub
+	Ack      bridge.Ack      // pub
 }
 
 // PartitionPosition is one entry of a vector.
@@ -211,25 +214,13 @@ func (op *Op) decodeSub(f *opFields) error {
 	if err := op.decodeSubject(f); err != nil {
 		return err
 	}
-	if f.history != nil && string(f.history) != "null" {
-		if string(f.history) == "-1" {
-			op.History = -1
-		} else {
-			n, ok := number(f.history, maxSeqno)
-			if !ok {
-				return badRequest("history is a number of records, or -1 for all that are cached")
-			}
-			op.History = int(min(n, maxHistory)) // more than any cache holds: all of it
+	if string(f.history) != "null" {
+		if err := op.setHistory(f.history); err != nil {
+			return err
 		}
 	}
-	if f.conflate != nil {
-		n, ok := number(f.conflate, maxConflateMS)
-		if !ok {
-			return badRequest("conflate_ms is a number of milliseconds")
-		}
-		if n > 0 {
-			return badRequest("conflate_ms is not available in this version: leave it out or send 0")
-		}
+	if err := op.setConflate(f.conflate); err != nil {
+		return err
 	}
 	if f.resume != nil && string(f.resume) != "null" {
 		vector, err := decodeVector(f.resume)
@@ -238,6 +229,33 @@ func (op *Op) decodeSub(f *opFields) error {
 		}
 		op.Resume, op.Resumed = vector, true
 	}
+	return nil
+}
+
+// setHistory reads history; nothing means none.
+func (op *Op) setHistory(text []byte) error {
+	switch n, ok := number(text, maxSeqno); {
+	case len(text) == 0:
+	case string(text) == "-1":
+		op.History = -1
+	case !ok:
+		return badRequest("history is a number of records, or -1 for all that are cached")
+	default:
+		op.History = int(min(n, maxHistory)) // more than any cache holds: all of it
+	}
+	return nil
+}
+
+// setConflate reads conflate_ms; nothing means 0.
+func (op *Op) setConflate(text []byte) error {
+	if len(text) == 0 {
+		return nil
+	}
+	n, ok := number(text, maxConflateMS)
+	if !ok {
+		return badRequest("conflate_ms is a number of milliseconds, at most 3600000")
+	}
+	op.Conflate = time.Duration(n) * time.Millisecond
 	return nil
 }
 

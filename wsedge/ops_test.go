@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"strings"
 	"testing"
+	"time"
 	"unicode/utf8"
 
 	"github.com/tidewire/tidewire/bridge"
@@ -18,7 +19,8 @@ func TestOpsDecoded(t *testing.T) {
 		{`{"op":"ping","id":9007199254740991}`, func(o Op) bool { return o.ID == 1<<53-1 }},
 		{`{"\u006fp":"\u0070ing","later":[{}]}`, func(o Op) bool { return o.Kind == OpPing }},
 		{`{"op":"auth","token":"x"}`, func(o Op) bool { return o.Token == "x" }},
-		{`{"op":"sub","subject":"/a/b","history":-1,"conflate_ms":0,"resume":null}`, func(o Op) bool { return o.History == -1 && !o.Resumed }},
+		{`{"op":"sub","subject":"/a/b","history":-1,"conflate_ms":0,"resume":null}`, func(o Op) bool { return o.History == -1 && !o.Resumed && o.Conflate == 0 }},
+		{`{"op":"sub","subject":"/a/b","conflate_ms":3600000}`, func(o Op) bool { return o.Conflate == time.Hour }},
 		{`{"op":"sub","subject":"/a/*","resume":[]}`, func(o Op) bool { return o.Resumed && len(o.Resume) == 0 }},
 		{`{"op":"sub","subject":"/a/*","resume":[ [3, 7,1233],[0,0,0] ]}`, func(o Op) bool {
 			return len(o.Resume) == 2 && o.Resume[0].Partition == 0 && o.Resume[1] == PartitionPosition{3, bridge.Position{Epoch: 7, Seqno: 1233}}
@@ -52,7 +54,7 @@ func TestOpsRefused(t *testing.T) {
 		{`{"op":"sub"}`, codeBadRequest}, {`{"op":"sub","subject":7}`, codeBadRequest}, {`{"op":"sub","subject":"a"}`, codeBadSubject},
 		{`{"op":"sub","subject":"/a/\ud800"}`, codeBadRequest}, {`{"op":"sub","subject":"/a/\udc00\ud800"}`, codeBadRequest},
 		{`{"op":"sub","subject":"/a","history":-2}`, codeBadRequest}, {`{"op":"sub","subject":"/a","history":"1"}`, codeBadRequest},
-		{`{"op":"sub","subject":"/a","conflate_ms":100}`, codeBadRequest}, {`{"op":"sub","subject":"/a","conflate_ms":-1}`, codeBadRequest},
+		{`{"op":"sub","subject":"/a","conflate_ms":3600001}`, codeBadRequest}, {`{"op":"sub","subject":"/a","conflate_ms":-1}`, codeBadRequest},
 		{`{"op":"sub","subject":"/a","resume":{}}`, codeBadRequest}, {`{"op":"sub","subject":"/a","resume":[1]}`, codeBadRequest},
 		{`{"op":"sub","subject":"/a","resume":[[1,2]]}`, codeBadRequest}, {`{"op":"sub","subject":"/a","resume":[[1,2,3,4]]}`, codeBadRequest},
 		{`{"op":"sub","subject":"/a","resume":[[1,2,-3]]}`, codeBadRequest}, {`{"op":"sub","subject":"/a","resume":[[1,2,3.5]]}`, codeBadRequest},

@@ -133,7 +133,7 @@ func TestBadInput(t *testing.T) {
 		{`"unsub","subject":"/one/a"`, "not_subscribed"},
 		{`"sub","subject":"/one/a","resume":[[1,1,1]]`, "bad_request"},
 		{`"sub","subject":"/prices/*","resume":[[4,1,1]]`, "bad_request"},
-		{`"sub","subject":"/prices/*","conflate_ms":50`, "bad_request"},
+		{`"sub","subject":"/prices/*","conflate_ms":-50`, "bad_request"},
 	} {
 		c.send(`{"op":%s,"id":9}`, bad.op)
 		code(bad.code, 9)

@@ -37,7 +37,7 @@ func (s *session) publish(op *Op) *OpError {
 	if srv.publishing.Add(1) > int64(srv.cfg.MaxPublishes) {
 		srv.publishing.Add(-1)
 		srv.metrics.published("rate_limited")
-		return &OpError{Code: codeRateLimited, Message: "the node has too many publishes on their way; it was not written, send it again", Retry: retryPublish}
+		return tooManyPublishes()
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -77,7 +77,7 @@ func (op *Op) size() int {
 }
 
 func notOpen() *OpError {
-	return &OpError{Code: codeBadSubject, Message: "no such topic is open for publishing"}
+	return &OpError{Code: codeBadSubject, Message: "no such topic is open for publishing", absent: true}
 }
 
 // publishLine publishes what waits for one subject until nothing does.
@@ -114,7 +114,17 @@ func (s *session) publishLine(text string) {
 func (s *session) publishOne(op *Op) []byte {
 	ctx, cancel := context.WithTimeout(s.srv.ctx, publishTimeout)
 	defer cancel()
-	result, err := s.srv.cfg.Backend.Publish(ctx, bridge.PublishRequest{
+	result, e := s.srv.carryOutPublish(ctx, op)
+	if e != nil {
+		e.ID = op.ID
+		return appendError(nil, e)
+	}
+	return appendAcked(nil, op.ID, result)
+}
+
+// carryOutPublish publishes and counts the outcome.
+func (srv *Server) carryOutPublish(ctx context.Context, op *Op) (bridge.PublishResult, *OpError) {
+	result, err := srv.cfg.Backend.Publish(ctx, bridge.PublishRequest{
 		Topic: op.Subject.Topic, Key: op.Subject.Key, Value: op.Value, Headers: op.Headers, Mid: op.Mid, Ack: op.Ack,
 	})
 	if err == nil {
@@ -122,17 +132,20 @@ func (s *session) publishOne(op *Op) []byte {
 		if result.Duplicate {
 			outcome = "duplicate"
 		}
-		s.srv.metrics.published(outcome)
-		return appendAcked(nil, op.ID, result)
+		srv.metrics.published(outcome)
+		return result, nil
 	}
 	e := publishError(err)
-	e.ID = op.ID
-	s.srv.metrics.published(e.Code)
-	s.srv.metrics.failed(e.Code)
+	srv.metrics.published(e.Code)
+	srv.metrics.failed(e.Code)
 	if e.Code == codeBadRequest {
-		s.srv.log.Warn().Err(err).Str("topic", op.Subject.Topic).Msg("Kafka refused a publish")
+		srv.log.Warn().Err(err).Str("topic", op.Subject.Topic).Msg("Kafka refused a publish")
 	}
-	return appendError(nil, e)
+	return result, e
+}
+
+func tooManyPublishes() *OpError {
+	return &OpError{Code: codeRateLimited, Message: "the node has too many publishes on their way; it was not written, send it again", Retry: retryPublish}
 }
 
 func publishError(err error) *OpError {

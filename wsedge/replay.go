@@ -33,6 +33,7 @@ type replay struct {
 	// Owned by run.
 	at    bridge.Position // everything up to here is in pending, or was
 	batch []byte
+	held  conflatedWindow // of a conflated subscription: read, and after at
 }
 
 const (
@@ -224,6 +225,7 @@ func (r *replay) attempt(how *Resolution, told bool) error {
 	}
 	defer release()
 	joined := false
+	r.held.clear() // it is read again
 	err = r.s.srv.cfg.Backend.Replay(r.ctx, r.tp, from, func(run Replayed) error {
 		if err := r.emit(run); err != nil {
 			return err
@@ -269,6 +271,9 @@ func (r *replay) acquire() (release func(), err error) {
 // emit queues the frames of the subject's records in a run.
 func (r *replay) emit(run Replayed) error {
 	encoder, subject := r.s.srv.cfg.Encoder, &r.c.sub.subject
+	if r.c.conflate != nil {
+		return r.emitConflated(run)
+	}
 	upTo := r.at
 	for i := range run.Records {
 		rec := &run.Records[i]
@@ -288,6 +293,36 @@ func (r *replay) emit(run Replayed) error {
 	if run.At.After(upTo) {
 		upTo = run.At
 	}
+	return r.flush(upTo)
+}
+
+// emitConflated is emit for a conflated subscription.
+func (r *replay) emitConflated(run Replayed) error {
+	encoder, subject := r.s.srv.cfg.Encoder, &r.c.sub.subject
+	upTo := r.at
+	for i := range run.Records {
+		rec := &run.Records[i]
+		if !rec.Pos.After(r.at) {
+			continue
+		}
+		upTo = rec.Pos
+		if subject.Matches(rec.Key) {
+			r.held.put(rec.Key, encoder.AppendMsg(nil, r.tp, rec.Record, rec.Pos, bridge.Position{}, false))
+			if r.held.full() {
+				r.batch = r.held.take(r.batch)
+				if err := r.flush(upTo); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	if run.At.After(upTo) {
+		upTo = run.At
+	}
+	if _, reached := r.c.log.Seek(upTo); !reached && time.Since(r.held.sent) < r.c.conflate.every {
+		return nil // more of the same keys may come; at stays where it was
+	}
+	r.batch = r.held.take(r.batch)
 	return r.flush(upTo)
 }
 

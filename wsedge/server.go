@@ -32,7 +32,7 @@ type Config struct {
 	MaxFrameBytes  int64         // TIDEWIRE_MAX_FRAME_BYTES, default 1 MiB
 	AllowedOrigins []string      // TIDEWIRE_ALLOWED_ORIGINS: hosts or origins, may hold *; default the same host
 
-	// HTTP answers every path but /ws. Default: 404.
+	// HTTP answers every path but /ws, /sse, /publish and /history. Default: 404.
 	HTTP http.Handler
 
 	Logger     zerolog.Logger        // default: silent
@@ -91,9 +91,6 @@ func (c *Config) setDefaults() error {
 			return fmt.Errorf("wsedge: allowed origin %q is not a pattern: %w", o, err)
 		}
 	}
-	if c.HTTP == nil {
-		c.HTTP = http.NotFoundHandler()
-	}
 	return nil
 }
 
@@ -102,11 +99,11 @@ func (c *Config) setDefaults() error {
 // changed topics by TopicsChanged, and ended by Drain and Close.
 //
 // Goroutines: one a connection, which reads; one a shard, which writes; one a cache log, which finds
-// the sessions that a record is for; one sweep. A connection whose socket is full, a replay from Kafka
+// the sessions that a record is for; one sweep and one wheel, for what is due. A connection whose socket is full, a replay from Kafka
 // and a publish on its way have one more for as long as that lasts. Close waits for all of them.
 //
 // Locks, in the order in which they are taken: session.mu, topicHub.mu, then one of the small ones
-// (subscription.mu, shard.mu, Server.mu, those of the cache). Dispatchers never take a session.mu, so
+// (subscription.mu, shard.mu, wheel.mu, Server.mu, those of the cache). Dispatchers never take a session.mu, so
 // that one busy session holds up no dispatch.
 type Server struct {
 	// Set once.
@@ -114,6 +111,7 @@ type Server struct {
 	log     zerolog.Logger
 	metrics *metrics
 	hub     hub
+	wheel   wheel
 	shards  []*shard
 	httpd   *http.Server
 	httpIn  *connQueue
@@ -121,9 +119,10 @@ type Server struct {
 	ctx     context.Context
 	cancel  context.CancelFunc
 
-	turns      atomic.Uint64 // gives sessions to shards in turn
-	publishing atomic.Int64  // on their way to Kafka
-	wg         sync.WaitGroup
+	turns       atomic.Uint64 // gives sessions to shards in turn
+	publishing  atomic.Int64  // on their way to Kafka
+	compressing atomic.Int64  // answers
+	wg          sync.WaitGroup
 
 	mu        sync.Mutex
 	listeners map[net.Listener]bool
@@ -153,6 +152,7 @@ func New(cfg Config) (*Server, error) {
 	}
 	srv.ctx, srv.cancel = context.WithCancel(context.Background())
 	srv.hub.init(srv)
+	srv.wheel.init(srv)
 	for i := range cfg.Shards {
 		sh := newShard(srv, i)
 		srv.shards = append(srv.shards, sh)
@@ -167,10 +167,14 @@ func New(cfg Config) (*Server, error) {
 	for _, sh := range srv.shards {
 		srv.wg.Go(sh.run)
 	}
+	if srv.cfg.HTTP == nil {
+		srv.cfg.HTTP = http.HandlerFunc(srv.nothingHere)
+	}
 	srv.httpIn = newConnQueue()
 	srv.httpd = srv.newHTTPServer()
 	srv.wg.Go(func() { _ = srv.httpd.Serve(srv.httpIn) })
 	srv.wg.Go(srv.sweep)
+	srv.wg.Go(srv.wheel.run)
 	return srv, nil
 }
 

@@ -34,7 +34,7 @@ type session struct {
 	id    uint64 // at random
 	conn  net.Conn
 	raw   syscall.RawConn // nil: cannot be tried, see writeAside
-	ws    *websocket.Conn
+	ws    *websocket.Conn // nil when it is an SSE stream
 
 	queued atomic.Bool            // in the shard's queue
 	woken  atomic.Pointer[cursor] // a stack of cursors that a dispatcher has found a record for
@@ -54,11 +54,14 @@ type session struct {
 	allSent  chan struct{} // closed when a closing session has sent everything; nil until finish waits
 	pubs     publishQueue
 	bad      badRequests
-	blocked  bool // the socket is full: a waiter has it, and nobody else writes
-	lagging  bool // was blocked and has not caught up since
-	closing  bool // a close frame is in control: no data any more
-	wecalled bool // the close was our decision
-	gone     bool // nothing can be sent any more
+	stream   *stream              // not nil: an SSE stream; set once
+	parked   map[*cursor]struct{} // conflated cursors whose next round has to wait
+	alarm    *alarm               // when the first of them is due; nil until one was parked
+	blocked  bool                 // the socket is full: a waiter has it, and nobody else writes
+	lagging  bool                 // was blocked and has not caught up since
+	closing  bool                 // a close frame is in control: no data any more
+	wecalled bool                 // the close was our decision
+	gone     bool                 // nothing can be sent any more
 
 	lastText atomic.Int64 // when a text frame last went out, unix milliseconds
 	lastPong atomic.Int64 // when something last came in answer to a ping
@@ -103,8 +106,13 @@ func (s *session) greet() {
 func (s *session) run() {
 	s.srv.metrics.connections.Add(1)
 	defer s.srv.metrics.connections.Add(-1)
-	s.enqueue() // the welcome is in control
-	err := s.read()
+	var err error
+	if s.stream != nil {
+		err = s.runStream()
+	} else {
+		s.enqueue() // the welcome is in control
+		err = s.read()
+	}
 	s.finish(err)
 }
 
@@ -315,6 +323,9 @@ func (s *session) closeLocked(code int, bye, reason string) {
 	retry := 1 + rand.Int64N(max(1, spread))
 	s.control = appendBye(s.control, bye, retry, s.srv.cfg.Nodes)
 	s.control = appendClose(s.control, code, reason)
+	if s.stream != nil {
+		s.stream.retry = retry
+	}
 	s.wecalled = true
 	s.beginClosing()
 	_ = s.conn.SetReadDeadline(time.Now().Add(s.srv.cfg.CloseTimeout))
@@ -330,7 +341,7 @@ func (s *session) beginClosing() {
 	for c := s.first; c != nil; {
 		c.active, c, c.next = false, c.next, nil
 	}
-	s.first, s.last = nil, nil
+	s.first, s.last, s.parked = nil, nil, nil
 	s.changed()
 }
 
@@ -379,12 +390,16 @@ func (s *session) finish(err error) {
 	s.mu.Lock()
 	unsent := len(s.control)+len(s.rest) > 0
 	s.abort()
+	alarm := s.alarm
 	s.mu.Unlock()
+	s.srv.wheel.stop(alarm)
 	if tcp := tcpConn(s.conn); tcp != nil && unsent {
 		_ = tcp.SetLinger(0) // what a client has not taken by now it never will
 	}
 	s.conn.Close()
-	_ = s.ws.CloseNow()
+	if s.ws != nil {
+		_ = s.ws.CloseNow()
+	}
 	s.srv.unregister(s)
 	s.srv.log.Debug().Str("session", s.name()).Str("reason", describe(err)).Msg("session ended")
 }

@@ -18,6 +18,15 @@ type start struct {
 	place     cache.Index     // fromHistory, fromPlace
 	pos       bridge.Position // fromPlace, fromReplay: everything up to here the client has
 	how       *Resolution     // fromReplay; nil: to be resolved by the replay
+	until     *cache.Bounds   // not nil: a history ends here, whatever has come since
+}
+
+// bounds is how far the log reaches, as far as the start is concerned.
+func (st *start) bounds() cache.Bounds {
+	if st.until != nil {
+		return *st.until
+	}
+	return st.log.Bounds()
 }
 
 type startKind uint8
@@ -46,17 +55,9 @@ func (s *session) subscribe(op *Op) *OpError {
 	srv, topic := s.srv, op.Subject.Topic
 	ctx, cancel := context.WithTimeout(srv.ctx, srv.cfg.ReadyTimeout)
 	defer cancel()
-	view, ok := srv.cfg.Backend.Topic(topic)
-	if err := srv.cfg.Backend.Ready(ctx, topic); err != nil {
-		return unavailable("the node has not got ready to serve the topic yet; try again", err)
-	}
-	if !ok {
-		// A node that has just started learns only now which topics there are; a client that was
-		// told that there is no such topic would give up.
-		view, ok = srv.cfg.Backend.Topic(topic)
-	}
-	if !ok || !view.Exposed || view.Partitions < 1 {
-		return notExposed()
+	view, oe := srv.readyTopic(ctx, topic)
+	if oe != nil {
+		return oe
 	}
 	if n := len(op.Resume); n > 0 && op.Resume[n-1].Partition >= view.Partitions {
 		// Another node may have told it of a partition that was added just now.
@@ -80,11 +81,28 @@ func (s *session) subscribe(op *Op) *OpError {
 	if sub != nil {
 		// The topic may have gone since it was looked up, and whoever was told of that have found no
 		// subscription to end. From here on they find this one.
-		if view, ok = srv.cfg.Backend.Topic(topic); !ok || !view.Exposed {
+		if view, ok := srv.cfg.Backend.Topic(topic); !ok || !view.Exposed {
 			s.topicGone(sub)
 		}
 	}
 	return oe
+}
+
+// readyTopic waits until the node can serve a topic to readers.
+func (srv *Server) readyTopic(ctx context.Context, topic string) (TopicView, *OpError) {
+	view, ok := srv.cfg.Backend.Topic(topic)
+	if err := srv.cfg.Backend.Ready(ctx, topic); err != nil {
+		return view, unavailable("the node has not got ready to serve the topic yet; try again", err)
+	}
+	if !ok {
+		// A node that has just started learns only now which topics there are; a client that was
+		// told that there is no such topic would give up.
+		view, ok = srv.cfg.Backend.Topic(topic)
+	}
+	if !ok || !view.Exposed || view.Partitions < 1 {
+		return view, notExposed()
+	}
+	return view, nil
 }
 
 func (s *session) maySubscribe(text string) *OpError {
@@ -103,7 +121,7 @@ func (s *session) maySubscribe(text string) *OpError {
 }
 
 func notExposed() *OpError {
-	return &OpError{Code: codeBadSubject, Message: "no such topic is open to clients"}
+	return &OpError{Code: codeBadSubject, Message: "no such topic is open to clients", absent: true}
 }
 
 // unavailable turns a node's error into an answer.
@@ -237,7 +255,7 @@ func (o *opening) miss(reason string) {
 // A nil subscription without an error means that the session is at its end.
 func (s *session) begin(op *Op, o *opening) (*subscription, *OpError) {
 	th := s.srv.hub.topic(op.Subject.Topic)
-	sub := &subscription{s: s, subject: op.Subject, text: op.Text, th: th}
+	sub := &subscription{s: s, subject: op.Subject, text: op.Text, th: th, every: op.Conflate}
 	cursors := make([]*cursor, len(o.starts))
 	at := make(Vector, len(o.starts))
 
@@ -246,6 +264,9 @@ func (s *session) begin(op *Op, o *opening) (*subscription, *OpError) {
 	defer s.mu.Unlock()
 	if s.closing || s.gone {
 		return nil, nil
+	}
+	if s.stream != nil && s.cursors+len(cursors) > maxStreamPositions {
+		return nil, &OpError{Code: codeLimit, Message: "the subjects of an SSE connection span at most " + strconv.Itoa(maxStreamPositions) + " partitions together: use several connections, or WebSocket"}
 	}
 	if s.cursors+len(cursors) > maxCursors {
 		return nil, &OpError{Code: codeLimit, Message: "the subscriptions of a session span at most " + strconv.Itoa(maxCursors) + " partitions together: unsub others"}
@@ -258,7 +279,7 @@ func (s *session) begin(op *Op, o *opening) (*subscription, *OpError) {
 	for i := range o.starts {
 		st := &o.starts[i]
 		b := st.log.Bounds()
-		c := &cursor{sub: sub, log: st.log, partition: st.partition, liveAt: b.End, pos: st.pos, place: st.place}
+		c := &cursor{sub: sub, log: st.log, partition: st.partition, liveAt: b.End, pos: st.pos, place: st.place, conflate: newConflation(op.Conflate)}
 		c.d = th.dispatch(st.log, b.End)
 		switch st.from {
 		case fromHead:
@@ -286,6 +307,9 @@ func (s *session) begin(op *Op, o *opening) (*subscription, *OpError) {
 		at[i] = PartitionPosition{st.partition, c.pos}
 	}
 	sub.cursors.Store(&cursors)
+	if s.stream != nil {
+		s.stream.begin(sub, cursors)
+	}
 	th.add(sub)
 	th.mu.Unlock()
 
@@ -336,6 +360,9 @@ func (s *session) topicGone(sub *subscription) {
 		delete(s.subs, sub.text)
 		s.end(sub)
 		s.control = appendUnsubbed(s.control, 0, sub.text, "topic_gone")
+		if s.stream != nil && len(s.subs) == 0 {
+			s.closeLocked(1001, "topic_gone", "") // nothing can come any more, and nobody can ask for more
+		}
 	}
 	s.mu.Unlock()
 	s.enqueue()

@@ -78,8 +78,8 @@ func protocolHTTP(t *testing.T, c *aCluster, topic string) {
 		method, target string
 		status         []int
 	}{
-		{"GET", "/", []int{404}}, {"GET", "/nothing", []int{404}}, {"GET", "/ws/", []int{404}}, {"GET", "/wsx", []int{404}}, {"GET", "/sse?subject=/" + topic, []int{404}},
-		{"POST", "/publish/" + topic, []int{404}}, {"GET", "/history/" + topic, []int{404}}, {"GET", "/metrics", []int{404}}, {"GET", "/status", []int{404}},
+		{"GET", "/", []int{404}}, {"GET", "/nothing", []int{404}}, {"GET", "/ws/", []int{404}}, {"GET", "/wsx", []int{404}}, {"GET", "/sse", []int{400}},
+		{"POST", "/publish/nothing", []int{404}}, {"GET", "/history/nothing", []int{404}}, {"GET", "/publish/" + topic, []int{405}}, {"GET", "/metrics", []int{404}}, {"GET", "/status", []int{404}},
 		{"GET", "/ws", []int{400, 426}}, {"POST", "/ws", []int{400, 405, 426}}, {"GET", "//ws", []int{301, 307, 308, 400, 404}},
 	} {
 		req, err := http.NewRequestWithContext(t.Context(), tc.method, "http://"+c.addr(0)+tc.target, nil)

@@ -214,7 +214,8 @@ func TestProtocol(t *testing.T) {
 		{"MsgFields", 1, protocolMsgFields}, {"History", 4, protocolHistory}, {"HistoryOfSeveralPartitions", 3, protocolHistoryOfSeveralPartitions},
 		{"LiveOnceUnderLoad", 1, protocolLiveOnceUnderLoad}, {"Resume", 2, protocolResume}, {"ResumeNonsense", 2, protocolResumeNonsense},
 		{"Pub", 1, protocolPub}, {"PubRefused", 1, protocolPubRefused}, {"Mid", 1, protocolMid}, {"BytesRoundTrip", 1, protocolBytesRoundTrip},
-		{"HTTP", 1, protocolHTTP}, {"Bye", 1, protocolBye}, // which stops the node
+		{"HTTP", 1, protocolHTTP}, {"SSE", 2, protocolSSE}, {"PublishOverHTTP", 1, protocolPublishOverHTTP}, {"HistoryOverHTTP", 3, protocolHistoryOverHTTP},
+		{"Conflation", 1, protocolConflation}, {"Bye", 1, protocolBye}, // which stops the node
 	}
 	k := &aKafka{brokers: kafkatest.Fake(t).Brokers()}
 	var topics []string
@@ -293,7 +294,7 @@ func TestProtocolFrames(t *testing.T) {
 		`{"op":"sub"}`, `{"op":"sub","subject":7}`, `{"op":"sub","subject":null}`, `{"op":"unsub"}`, `{"op":"pub"}`,
 		`{"op":"sub","subject":"/` + topic + `","history":-2}`, `{"op":"sub","subject":"/` + topic + `","history":1.5}`,
 		`{"op":"sub","subject":"/` + topic + `","history":"1"}`, `{"op":"sub","subject":"/` + topic + `","history":99999999999999999999999}`,
-		`{"op":"sub","subject":"/` + topic + `","conflate_ms":100}`, `{"op":"sub","subject":"/` + topic + `","conflate_ms":"x"}`,
+		`{"op":"sub","subject":"/` + topic + `","conflate_ms":-1}`, `{"op":"sub","subject":"/` + topic + `","conflate_ms":"x"}`,
 		strings.Repeat("[", 4000), `{"op":"ping","x":` + strings.Repeat("[", 3000),
 	}
 	for _, text := range bad {

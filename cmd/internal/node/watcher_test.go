@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"sync"
 	"testing"
 	"time"
@@ -129,6 +130,7 @@ type watcher struct {
 
 	mu       sync.Mutex
 	conn     *wire
+	stream   io.Closer // instead of conn, when it watches by SSE
 	vector   map[int32]place
 	records  []got
 	problems []string
@@ -164,10 +166,13 @@ func (w *watcher) count() int         { w.mu.Lock(); defer w.mu.Unlock(); return
 // cut breaks the connection without a goodbye.
 func (w *watcher) cut() {
 	w.mu.Lock()
-	c := w.conn
+	c, stream := w.conn, w.stream
 	w.mu.Unlock()
 	if c != nil {
 		c.close()
+	}
+	if stream != nil {
+		_ = stream.Close()
 	}
 }
 
