@@ -48,7 +48,7 @@ func (f *flusher) commit(s *session, n int) {
 			s.changed()
 		case pieceReplay:
 			if t := p.c.conflate; t != nil {
-				t.due = time.Now().Add(t.every).UnixMilli()
+				t.wait(s.srv.now())
 			}
 			if s.stream != nil {
 				p.c.replay.take(p.raw)
@@ -105,7 +105,7 @@ func (f *flusher) commit(s *session, n int) {
 			}
 			p.c.more = !p.done
 			if t := p.c.conflate; t != nil && t.running {
-				t.roundEnded()
+				t.roundEnded(s.srv.now())
 			}
 			s.passed(p.c)
 		}

@@ -20,7 +20,7 @@ type conflation struct {
 	every time.Duration
 
 	// Guarded by session.mu.
-	due     int64       // unix milliseconds: no round begins before
+	due     int64       // by Server.now: no round begins before
 	until   cache.Index // of the round under way
 	running bool        // a round is under way
 	sent    bool        // it has sent something
@@ -37,7 +37,7 @@ func newConflation(every time.Duration) *conflation {
 // early says whether the next round of a cursor has to wait, and parks the cursor then. session.mu is held.
 func (s *session) early(c *cursor) bool {
 	t := c.conflate
-	if t == nil || t.running || c.replay != nil || time.Now().UnixMilli() >= t.due {
+	if t == nil || t.running || c.replay != nil || s.srv.now() >= t.due {
 		return false
 	}
 	if s.parked == nil {
@@ -127,12 +127,15 @@ func (f *flusher) readRound(s *session, c *cursor, place cache.Index, bounds cac
 }
 
 // roundEnded notes that all of a round was sent. session.mu is held.
-func (t *conflation) roundEnded() {
+func (t *conflation) roundEnded(now int64) {
 	if t.running = false; t.sent {
 		t.sent = false
-		t.due = time.Now().Add(t.every).UnixMilli()
+		t.wait(now)
 	}
 }
+
+// wait has the next round wait for an interval. The millisecond under way does not count.
+func (t *conflation) wait(now int64) { t.due = now + t.every.Milliseconds() + 1 }
 
 // conflatedWindow is what a replay does for a conflated subscription: of what is read from Kafka it holds back
 // so many bytes of the latest records of each key, and lets go of those when there are more, when the

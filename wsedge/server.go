@@ -108,6 +108,7 @@ func (c *Config) setDefaults() error {
 type Server struct {
 	// Set once.
 	cfg     Config
+	begun   time.Time
 	log     zerolog.Logger
 	metrics *metrics
 	hub     hub
@@ -142,6 +143,7 @@ func New(cfg Config) (*Server, error) {
 	}
 	srv := &Server{
 		cfg:       cfg,
+		begun:     time.Now(),
 		log:       cfg.Logger.With().Str("component", "edge").Str("node", cfg.Node).Logger(),
 		replays:   make(chan struct{}, cfg.MaxReplays),
 		listeners: make(map[net.Listener]bool),

@@ -145,6 +145,6 @@ func (s *session) release() {
 	s.enqueue()
 }
 
-// streamRetry is the least time after which an EventSource comes back, and retrySpread what is added at
-// random: a node that dies tells nobody when to return, so each client is told at the start.
+// streamRetry is the least time after which an EventSource comes back. Up to DrainSpread is added at random: a
+// node that dies tells nobody when to return, so each client is told at the start.
 const streamRetry = 250 * time.Millisecond

@@ -26,10 +26,13 @@ const (
 // alarm is a session's place in the wheel. All fields but s are guarded by wheel.mu.
 type alarm struct {
 	s          *session
-	at         int64 // unix milliseconds
+	at         int64 // by Server.now
 	set        bool
 	prev, next *alarm
 }
+
+// now is how many milliseconds the server has been there, by a clock that nobody sets.
+func (srv *Server) now() int64 { return time.Since(srv.begun).Milliseconds() }
 
 func (w *wheel) init(srv *Server) {
 	w.srv, w.wakeup = srv, make(chan struct{}, 1)
@@ -38,7 +41,7 @@ func (w *wheel) init(srv *Server) {
 // slotOf is where an alarm lies: at the first tick that is not before its time.
 func slotOf(at int64) int64 { return (at + wheelTick - 1) / wheelTick % wheelSlots }
 
-// set has the session rung at a time, in unix milliseconds, or earlier if it was set to that.
+// set has the session rung at a time, by Server.now, or earlier if it was set to that.
 func (w *wheel) set(a *alarm, at int64) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -49,7 +52,7 @@ func (w *wheel) set(a *alarm, at int64) {
 		w.remove(a)
 	}
 	if w.count == 0 {
-		w.last = time.Now().UnixMilli()/wheelTick - 1
+		w.last = w.srv.now()/wheelTick - 1
 		select {
 		case w.wakeup <- struct{}{}:
 		default:
@@ -112,7 +115,7 @@ func (w *wheel) run() {
 		case <-w.srv.ctx.Done():
 			return
 		}
-		now := time.Now().UnixMilli()
+		now := w.srv.now()
 		due = w.due(now, due[:0])
 		for _, s := range due {
 			s.ring(now)
