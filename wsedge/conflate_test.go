@@ -287,6 +287,9 @@ func TestConflationCutAndResume(t *testing.T) {
 				s.conn.Close()
 				<-done
 				synctest.Wait()
+				if visit%8 == 7 {
+					write(1000) // more than the small cache holds
+				}
 			}
 			s := e.pipeSource(url.Values{"subject": {text}, "conflate_ms": {"20"}}, lastID)
 			write(10)
