@@ -28,6 +28,7 @@ type Client struct {
 	node   string
 	subs   map[string]*Subscription
 	pubs   map[int64]*publish
+	lanes  map[string][]*publish // those of PublishAsync, by subject; the first of each is under way
 }
 
 // New makes a client and starts to connect; it does not wait for the connection. The error is about the
@@ -40,7 +41,7 @@ func New(cfg Config) (*Client, error) {
 	c := &Client{
 		cfg: cfg, http: cfg.HTTPClient, done: make(chan struct{}),
 		slots: make(chan struct{}, cfg.MaxPublishes),
-		subs:  map[string]*Subscription{}, pubs: map[int64]*publish{},
+		subs:  map[string]*Subscription{}, pubs: map[int64]*publish{}, lanes: map[string][]*publish{},
 	}
 	if c.http == nil {
 		c.http = &http.Client{Transport: &http.Transport{Proxy: http.ProxyFromEnvironment}}
@@ -50,15 +51,26 @@ func New(cfg Config) (*Client, error) {
 	return c, nil
 }
 
-// Close ends every subscription and publish with ErrClosed and waits for the client's goroutines: at
-// most about a second, for the server's part in closing the connection. It may be called repeatedly.
+// Close ends every subscription and publish with ErrClosed, stores the vectors that are to be stored, and
+// waits for the client's goroutines: at most about a second, for the server's part in closing the
+// connection. The error is ErrStore's alone. It may be called repeatedly.
 func (c *Client) Close() error {
+	c.mu.Lock()
+	var subs []*Subscription
+	for _, s := range c.subs {
+		subs = append(subs, s)
+	}
+	c.mu.Unlock()
 	c.fail(ErrClosed)
+	var errs []error
+	for _, s := range subs {
+		errs = append(errs, s.storeAtEnd())
+	}
 	<-c.done
 	if c.cfg.HTTPClient == nil {
 		c.http.CloseIdleConnections()
 	}
-	return nil
+	return errors.Join(errs...)
 }
 
 // Node is the name of the node that the client is connected to; empty while it is connected to none.
@@ -79,6 +91,7 @@ func (c *Client) fail(why error) {
 		for _, s := range c.subs {
 			s.finish(why)
 		}
+		clear(c.lanes) // so that the end of one does not send the next
 		for _, p := range c.pubs {
 			p.finish(Acked{}, why)
 		}
@@ -95,15 +108,25 @@ func (c *Client) run() {
 		next = rand.IntN(len(c.cfg.Nodes))
 	}
 	wait := backoff{base: c.cfg.BackoffBase, max: c.cfg.BackoffMax}
+	var elsewhere []string // where the last node said to go instead
 	for c.ctx.Err() == nil {
-		addr := c.cfg.Nodes[next%len(c.cfg.Nodes)]
-		next++
+		var addr string
+		if len(elsewhere) > 0 {
+			addr, elsewhere = elsewhere[0], elsewhere[1:]
+		} else {
+			addr = c.cfg.Nodes[next%len(c.cfg.Nodes)]
+			next++
+		}
 		out := c.serve(addr)
+		if out.elsewhere != nil {
+			elsewhere = out.elsewhere
+		}
 		if c.ctx.Err() != nil {
 			return
 		}
 		if out.fatal {
 			c.cfg.Log.Error("cannot go on", "addr", addr, "err", out.err)
+			c.cfg.OnState(State{Addr: addr, Node: out.node, Err: out.err})
 			c.fail(out.err)
 			return
 		}
@@ -143,11 +166,15 @@ func (c *Client) attach(n *conn) {
 }
 
 // detach forgets a connection that has ended. Answers that were awaited on it will not come.
-func (c *Client) detach(n *conn) {
+// tooLarge: it was closed over a frame that the server did not take.
+func (c *Client) detach(n *conn, tooLarge bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	n.closed = true
 	n.calls = nil
+	if tooLarge {
+		c.refuseLargest(n)
+	}
 	if c.conn != n {
 		return
 	}

@@ -27,7 +27,8 @@ type Config struct {
 	TokenSource func(context.Context) (string, error)
 	// Log gets what an operator may want to know. Nil: nothing is logged.
 	Log *slog.Logger
-	// OnState is told of every connection made and lost. It is called from the client's own
+	// OnState is told of every connection made and lost, and of the reason for which a client cannot go
+	// on (a fixed token was refused). It is called from the client's own
 	// goroutine, in order, and must not block or call Close.
 	OnState func(State)
 	// HTTPClient makes the handshake. Nil: one of the client's own.
@@ -39,7 +40,8 @@ type Config struct {
 	BackoffBase, BackoffMax time.Duration
 	// MaxMessageBytes is the largest frame that is accepted from a server. Zero: 64 MiB.
 	MaxMessageBytes int64
-	// MaxPublishes is how many publishes may be under way at once; more wait. Zero: 256.
+	// MaxPublishes is how many publishes may be under way at once; one more waits in Publish and is
+	// refused with ErrQueueFull by PublishAsync. Zero: 256.
 	MaxPublishes int
 }
 

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strings"
 	"sync"
 	"time"
 
@@ -36,6 +37,8 @@ type conn struct {
 	closed bool
 	useful bool          // the server did something for us: backoff starts anew
 	floor  time.Duration // the server asked not to return sooner
+	// elsewhere is where the server said to go instead.
+	elsewhere []string
 }
 
 // outcome is how a connection, or the attempt at one, ended.
@@ -45,6 +48,8 @@ type outcome struct {
 	useful bool
 	floor  time.Duration
 	fatal  bool // no other node would do better
+	// elsewhere is where to go first; nil where the server did not say.
+	elsewhere []string
 }
 
 // Close codes that change what the client does next (docs/protocol.md, "close code").
@@ -86,7 +91,9 @@ func (c *Client) serve(addr string) outcome {
 		wg.Go(n.renewLoop)
 	}
 	err = n.readLoop()
-	c.detach(n)
+	status := websocket.CloseStatus(err)
+	tooLarge := status == websocket.StatusMessageTooBig || status == websocket.StatusInvalidFramePayloadData
+	c.detach(n, tooLarge)
 	n.cancel(err)
 	n.silence.Stop()
 	ws.CloseNow()
@@ -97,11 +104,11 @@ func (c *Client) serve(addr string) outcome {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	out := outcome{err: err, node: n.node, useful: n.useful, floor: n.floor}
-	if websocket.CloseStatus(err) == closeTooMany {
+	out := outcome{err: err, node: n.node, useful: n.useful, floor: n.floor, elsewhere: n.elsewhere}
+	if status == closeTooMany || status == closeToken || tooLarge {
 		out.useful = false
 	}
-	if websocket.CloseStatus(err) == closeToken && !isUnauthenticated(err) {
+	if status == closeToken && !isUnauthenticated(err) {
 		out.err = fmt.Errorf("%w: %w", &Error{Code: CodeUnauthenticated, Message: "the token was refused or has expired"}, err)
 	}
 	// A token from a source may be better next time; a fixed one stays what it is.
@@ -181,6 +188,34 @@ func (n *conn) authenticate(token string, then func()) {
 		then()
 		n.c.mu.Lock()
 	})
+}
+
+// addresses reads the nodes of a bye. One without TLS is not followed from a connection that has it: it
+// would be told the token in clear.
+func (n *conn) addresses(raw json.RawMessage) []string {
+	const most = 16
+	var nodes []string
+	if json.Unmarshal(raw, &nodes) != nil {
+		return nil
+	}
+	var out []string
+	for _, node := range nodes[:min(len(nodes), most)] {
+		u, err := nodeURL(node)
+		if err == nil && (strings.HasPrefix(u, "wss:") || !strings.HasPrefix(n.addr, "wss:")) {
+			out = append(out, u)
+		}
+	}
+	return out
+}
+
+// renewed says whether a token that was refused under the connection can be replaced; it then gives the
+// connection up, and the next one has a fresh token. mu is held.
+func (n *conn) renewed(a *answer) bool {
+	if a.Op != "error" || a.Code != CodeUnauthenticated || n.c.cfg.TokenSource == nil {
+		return false
+	}
+	n.cancel(a.err())
+	return true
 }
 
 // renewLoop asks for a fresh token when four fifths of the last one's life are over.
@@ -327,7 +362,7 @@ func (n *conn) handle(frame []byte) error {
 	if a.ID != 0 {
 		if call, ok := n.calls[a.ID]; ok {
 			delete(n.calls, a.ID)
-			n.useful = n.useful || a.Op != "error"
+			n.useful = n.useful || a.Op != "error" && a.Op != "authed"
 			call(&a)
 			return nil
 		}
@@ -347,6 +382,7 @@ func (n *conn) handle(frame []byte) error {
 		}
 	case "bye":
 		n.floor = a.retry()
+		n.elsewhere = n.addresses(a.Nodes)
 		c.cfg.Log.Info("the node asks its clients to leave", "node", n.node, "reason", a.Reason, "retry_in", n.floor)
 	case "error":
 		c.cfg.Log.Warn("refused", "node", n.node, "code", a.Code, "message", a.Message)
@@ -354,6 +390,7 @@ func (n *conn) handle(frame []byte) error {
 			return a.err()
 		}
 	}
-	// hb, pong and what a newer server may say need no more than having been heard.
+	n.useful = n.useful || a.Op == "hb"
+	// pong and what a newer server may say need no more than having been heard.
 	return nil
 }

@@ -26,7 +26,13 @@
 // processed) and handed to a later [SubOptions.Resume].
 //
 // A publish carries a message id and is repeated with the same one until the cluster acknowledges or
-// refuses it, so it is written once however often it was sent.
+// refuses it, so it is written once however often it was sent. [Client.Publish] waits for that;
+// [Client.PublishAsync] does not, and keeps the order of what is published to one subject.
+//
+// With a [VectorStore] a subscription keeps its own place, and goes on there in a later process:
+//
+//	sub, err := client.Subscribe(ctx, "/prices/*", tidewire.SubOptions{Store: store})
+//	for item, err := range sub.All(ctx) { … }
 //
 // # Slow applications
 //

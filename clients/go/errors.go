@@ -13,6 +13,11 @@ var (
 	// connection the two could not be told apart, as a record's frame names its own subject and not
 	// the pattern it was found by; use another Client for one of them.
 	ErrOverlap = errors.New("tidewire: overlaps with a subscription of this client")
+	// ErrQueueFull: PublishAsync was called while Config.MaxPublishes publishes were under way. Wait for
+	// some of them.
+	ErrQueueFull = errors.New("tidewire: too many publishes are under way")
+	// ErrStore: a vector could not be read from or written to SubOptions.Store; joined with its error.
+	ErrStore = errors.New("tidewire: vector store")
 	// ErrUncertain: a publish was given up (its context ended or the client was closed) after it may
 	// have reached the cluster. Publish again with the same Mid to find out: it is not written twice.
 	ErrUncertain = errors.New("tidewire: publish may or may not have been written")

@@ -2,6 +2,7 @@ package tidewire
 
 import (
 	"encoding/json"
+	"slices"
 	"testing"
 	"time"
 )
@@ -49,6 +50,22 @@ func TestCovers(t *testing.T) {
 	} {
 		if got := covers(c.sub, c.subject); got != c.want {
 			t.Errorf("covers(%s, %s) = %v", c.sub, c.subject, got)
+		}
+	}
+}
+
+// A bye must not lead a client that speaks TLS to an address that does not, and costs nothing if it is nonsense.
+func TestAddressesOfBye(t *testing.T) {
+	for _, c := range []struct {
+		from, nodes string
+		want        []string
+	}{
+		{"ws://a/ws", `["ws://b:1/ws","wss://c/ws","d:2","n1",""]`, []string{"ws://b:1/ws", "wss://c/ws", "ws://d:2/ws"}},
+		{"wss://a/ws", `["ws://b:1/ws","wss://c/ws","d:2"]`, []string{"wss://c/ws"}},
+		{"ws://a/ws", `{"n1":1}`, nil}, {"ws://a/ws", ``, nil},
+	} {
+		if got := (&conn{addr: c.from}).addresses(json.RawMessage(c.nodes)); !slices.Equal(got, c.want) {
+			t.Errorf("from %s to %s: %v", c.from, c.nodes, got)
 		}
 	}
 }

@@ -77,12 +77,26 @@ type Acked struct {
 	Duplicate bool      `json:"duplicate,omitempty"`
 }
 
+func (m *Message) check() error {
+	v := m.Value
+	switch {
+	case len(m.Mid) > 128:
+		return fmt.Errorf("tidewire: the message id is %d bytes long: at most 128 are allowed", len(m.Mid))
+	case v.err != nil:
+		return fmt.Errorf("tidewire: value: %w", v.err)
+	case v.data == nil && v.text == nil && v.b64 == nil && !v.null:
+		return errors.New("tidewire: the message has no value: use Null for a tombstone")
+	}
+	return nil
+}
+
 // publish is one that is under way.
 type publish struct {
 	c      *Client
 	id     int64
 	mid    string
 	frame  []byte
+	lane   string             // not empty: it is of PublishAsync, and waits for those before it
 	result chan publishResult // one slot, filled once
 
 	// Guarded by Client.mu.
@@ -101,47 +115,25 @@ type publishResult struct {
 // over any number of connections. Errors: *Error (refused), ErrUncertain joined with that of ctx or
 // ErrClosed (given up: it may have been written), or one of these alone (it was never sent). The Acked
 // returned has the message id in every case. Publishes made one after the other are written in that
-// order; those under way together may not be.
+// order; those under way together may not be: for these there is PublishAsync.
 func (c *Client) Publish(ctx context.Context, subject string, m Message) (Acked, error) {
 	if m.Mid == "" {
 		m.Mid = rand.Text()
 	}
 	p := &publish{c: c, mid: m.Mid, result: make(chan publishResult, 1)}
-	v := m.Value
-	switch {
-	case len(m.Mid) > 128:
-		return Acked{Mid: m.Mid}, fmt.Errorf("tidewire: the message id is %d bytes long: at most 128 are allowed", len(m.Mid))
-	case v.err != nil:
-		return Acked{Mid: m.Mid}, fmt.Errorf("tidewire: value: %w", v.err)
-	case v.data == nil && v.text == nil && v.b64 == nil && !v.null:
-		return Acked{Mid: m.Mid}, errors.New("tidewire: the message has no value: use Null for a tombstone")
+	if err := m.check(); err != nil {
+		return Acked{Mid: m.Mid}, err
 	}
 	select {
 	case c.slots <- struct{}{}:
-		defer func() { <-c.slots }()
 	case <-ctx.Done():
 		return Acked{Mid: m.Mid}, context.Cause(ctx)
 	case <-c.ctx.Done():
 		return Acked{Mid: m.Mid}, context.Cause(c.ctx)
 	}
-
-	c.mu.Lock()
-	if err := c.reason(); err != nil {
-		c.mu.Unlock()
+	if err := p.begin(subject, m, ""); err != nil {
 		return Acked{Mid: m.Mid}, err
 	}
-	p.id = c.id()
-	r := request{Op: "pub", ID: p.id, Subject: subject, Data: v.data, Text: v.text, B64: v.b64, Headers: m.Headers, Mid: m.Mid, Ack: string(m.Ack)}
-	frame, err := r.encode()
-	if err != nil {
-		c.mu.Unlock()
-		return Acked{Mid: m.Mid}, fmt.Errorf("tidewire: publish: %w", err)
-	}
-	p.frame = frame
-	c.pubs[p.id] = p
-	p.send()
-	c.mu.Unlock()
-
 	var result publishResult
 	select {
 	case result = <-p.result:
@@ -151,17 +143,46 @@ func (c *Client) Publish(ctx context.Context, subject string, m Message) (Acked,
 		c.mu.Unlock()
 		result = <-p.result // either that or an answer that was quicker
 	}
-	result.acked.Mid = m.Mid
-	if result.err != nil {
-		return result.acked, fmt.Errorf("publish to %s: %w", subject, result.err)
+	return result.of(subject, m.Mid)
+}
+
+func (r publishResult) of(subject, mid string) (Acked, error) {
+	r.acked.Mid = mid
+	if r.err != nil {
+		return r.acked, fmt.Errorf("publish to %s: %w", subject, r.err)
 	}
-	return result.acked, nil
+	return r.acked, nil
+}
+
+// begin takes the publish up and sends it if it may go. It gives the slot back if it fails, as finish does.
+func (p *publish) begin(subject string, m Message, lane string) error {
+	c, v := p.c, m.Value
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if err := c.reason(); err != nil {
+		<-c.slots
+		return err
+	}
+	p.id, p.lane = c.id(), lane
+	r := request{Op: "pub", ID: p.id, Subject: subject, Data: v.data, Text: v.text, B64: v.b64, Headers: m.Headers, Mid: m.Mid, Ack: string(m.Ack)}
+	frame, err := r.encode()
+	if err != nil {
+		<-c.slots
+		return fmt.Errorf("tidewire: publish: %w", err)
+	}
+	p.frame = frame
+	c.pubs[p.id] = p
+	if lane != "" {
+		c.lanes[lane] = append(c.lanes[lane], p)
+	}
+	p.send()
+	return nil
 }
 
 // send sends the publish if there is a connection that it is not waiting on already. mu is held.
 func (p *publish) send() {
 	n := p.c.conn
-	if n == nil || p.over || p.sentOn == n {
+	if n == nil || p.over || p.sentOn == n || p.lane != "" && p.c.lanes[p.lane][0] != p {
 		return
 	}
 	p.sentOn = n
@@ -190,6 +211,7 @@ func (p *publish) answered(a *answer) {
 				p.send()
 			}
 		})
+	case p.sentOn != nil && p.sentOn.renewed(a): // sent again on the next connection
 	case a.Op == "error":
 		p.refused(a.err())
 	default:
@@ -213,6 +235,7 @@ func (p *publish) finish(acked Acked, err error) {
 		p.timer.Stop()
 	}
 	delete(p.c.pubs, p.id)
+	<-p.c.slots
 	if n := p.sentOn; n != nil && n.calls != nil {
 		delete(n.calls, p.id)
 	}
@@ -220,6 +243,7 @@ func (p *publish) finish(acked Acked, err error) {
 		err = fmt.Errorf("%w (message id %s): %w", ErrUncertain, p.mid, err)
 	}
 	p.result <- publishResult{acked, err}
+	p.leaveLane()
 }
 
 // resendPublishes sends everything that is under way on a new connection, oldest first. mu is held.

@@ -18,6 +18,14 @@ type SubOptions struct {
 	// Resume goes on after a vector that an earlier subscription to the same subject reached. It
 	// wins over History. A partition that it leaves out starts with its first cached record.
 	Resume Vector
+	// Conflate asks for at most one record per subject in so long, always the newest; to the
+	// millisecond. Zero: every record.
+	Conflate time.Duration
+	// Store keeps the subscription's vector under StoreKey (empty: the subject), so that a later process
+	// resumes: Subscribe reads it unless there is a Resume, Next writes it now and then, and Close in the
+	// end. Nil: nothing is kept.
+	Store    VectorStore
+	StoreKey string
 	// Buffer is how many items wait for Next at most. Zero: 1024; the least is 16.
 	Buffer int
 }
@@ -39,8 +47,11 @@ type Subscription struct {
 	broken  bool      // the connection was lost since the last subbed
 	liveDue bool      // the application has not been told that it has caught up
 	hole    *Position // the record that showed a hole, which a second attempt is to fill
-	vector  Vector    // everything up to here is in the queue or was read
-	given   Vector    // everything up to here was returned by Next
+	stored  bool      // opts.Resume came out of the store
+	anew    bool      // and was refused: the application is to be told
+	keep    keeping
+	vector  Vector // everything up to here is in the queue or was read
+	given   Vector // everything up to here was returned by Next
 	queue   []Item
 	head    int // queue[:head] has been read
 	end     error
@@ -73,8 +84,14 @@ func (c *Client) Subscribe(ctx context.Context, subject string, opts SubOptions)
 			return nil, err
 		}
 		s.opts.Resume = resume
-		s.given = slices.Clone(resume)
+	} else if opts.Store != nil {
+		kept, err := s.load(ctx)
+		if err != nil {
+			return nil, fmt.Errorf("subscribe to %s: %w", subject, err)
+		}
+		s.opts.Resume, s.stored = kept, kept != nil
 	}
+	s.given = slices.Clone(s.opts.Resume)
 	c.mu.Lock()
 	if err := c.reason(); err != nil {
 		c.mu.Unlock()
@@ -116,8 +133,12 @@ func (s *Subscription) Vector() Vector {
 }
 
 // Next returns the next item, waiting for it until ctx ends. After the end of the subscription it
-// returns what was still queued and then why it ended: ErrClosed, *UnsubscribedError or *Error.
+// returns what was still queued and then why it ended: ErrClosed, *UnsubscribedError or *Error. With
+// ErrStore the vector could not be stored; the subscription goes on and Next may be called again.
 func (s *Subscription) Next(ctx context.Context) (Item, error) {
+	if err := s.storeNow(ctx); err != nil {
+		return nil, err
+	}
 	for {
 		if item, err := s.pop(); item != nil || err != nil {
 			return item, err
@@ -146,15 +167,17 @@ func (s *Subscription) All(ctx context.Context) iter.Seq2[Item, error] {
 	}
 }
 
-// Close ends the subscription; what was queued is dropped. It does not wait for the server.
-func (s *Subscription) Close() {
+// Close ends the subscription; what was queued is dropped. It does not wait for the server. The error is
+// ErrStore's alone.
+func (s *Subscription) Close() error {
 	s.c.mu.Lock()
-	defer s.c.mu.Unlock()
 	if s.state == starting || s.state == active {
 		s.stop()
 	}
 	s.finish(ErrClosed)
 	s.queue, s.head = nil, 0
+	s.c.mu.Unlock()
+	return s.storeAtEnd()
 }
 
 // pop takes one item; nil, nil when there is none yet.
@@ -180,6 +203,7 @@ func (s *Subscription) pop() (Item, error) {
 	case *Resumed:
 		s.given = slices.Clone(item.At)
 	}
+	s.keep.due = true
 	if s.paused && s.waiting() <= s.limit/2 {
 		s.paused = false
 		s.start()
@@ -202,7 +226,7 @@ func (s *Subscription) start() {
 		return
 	}
 	s.state = starting
-	r := &request{Op: "sub", ID: s.c.id(), Subject: s.subject}
+	r := &request{Op: "sub", ID: s.c.id(), Subject: s.subject, Conflate: s.opts.Conflate.Milliseconds()}
 	switch {
 	case s.subbed:
 		v := slices.Clone(s.vector)
@@ -231,6 +255,15 @@ func (s *Subscription) answered(n *conn, a *answer, resumed bool) {
 			s.start()
 		})
 		return
+	case n.renewed(a): // the next connection has a fresh token
+		s.state = idle
+		return
+	case a.Op == "error" && a.Code == CodeBadRequest && s.stored && !s.subbed:
+		// What was stored is no vector of this topic any more: it was made anew with fewer partitions.
+		s.state, s.stored, s.anew = idle, false, true
+		s.opts.Resume, s.given = nil, nil
+		s.start()
+		return
 	case a.Op == "error":
 		s.finish(a.err())
 		return
@@ -255,6 +288,10 @@ func (s *Subscription) answered(n *conn, a *answer, resumed bool) {
 		s.push(item)
 	case !s.subbed:
 		s.given = slices.Clone(at)
+		s.keep.due = true
+		if s.anew {
+			s.push(&Gap{Reason: "refused", At: at})
+		}
 	}
 	s.broken = false
 	if !s.subbed {
@@ -272,7 +309,7 @@ func (s *Subscription) record(r *Record) {
 	if known && !r.Position.After(at) {
 		return // repeated
 	}
-	if known && r.Prev != nil && r.Prev.After(at) {
+	if known && r.Prev != nil && r.Prev.After(at) && s.opts.Conflate == 0 {
 		if s.hole == nil || *s.hole != r.Position {
 			// A record before this one was never received. Asking again from the vector brings it,
 			// or shows that it is gone.

@@ -12,18 +12,20 @@ const Subprotocol = "tidewire.v1.json"
 
 // request is any op of the client; fields that an op does not have are left out.
 type request struct {
-	Op      string            `json:"op"`
-	ID      int64             `json:"id,omitempty"`
-	Token   string            `json:"token,omitempty"`
-	Subject string            `json:"subject,omitempty"`
-	History int               `json:"history,omitempty"`
-	Resume  *Vector           `json:"resume,omitempty"`
-	Data    json.RawMessage   `json:"data,omitempty"`
-	Text    *string           `json:"text,omitempty"`
-	B64     *[]byte           `json:"b64,omitempty"`
-	Headers map[string]string `json:"headers,omitempty"`
-	Mid     string            `json:"mid,omitempty"`
-	Ack     string            `json:"ack,omitempty"`
+	Op      string  `json:"op"`
+	ID      int64   `json:"id,omitempty"`
+	Token   string  `json:"token,omitempty"`
+	Subject string  `json:"subject,omitempty"`
+	History int     `json:"history,omitempty"`
+	Resume  *Vector `json:"resume,omitempty"`
+	// Conflate is in milliseconds.
+	Conflate int64             `json:"conflate_ms,omitempty"`
+	Data     json.RawMessage   `json:"data,omitempty"`
+	Text     *string           `json:"text,omitempty"`
+	B64      *[]byte           `json:"b64,omitempty"`
+	Headers  map[string]string `json:"headers,omitempty"`
+	Mid      string            `json:"mid,omitempty"`
+	Ack      string            `json:"ack,omitempty"`
 }
 
 // encode makes one line of JSON. HTML characters are not escaped: the text of a published value is its
@@ -67,6 +69,8 @@ type answer struct {
 	Code    string `json:"code"`
 	Message string `json:"message"`
 	RetryMS int64  `json:"retry_ms"`
+	// Nodes is decoded on its own: what a newer server may put there must cost nothing.
+	Nodes json.RawMessage `json:"nodes"`
 }
 
 // wireLost is one entry of "lost": from and to are [epoch, seqno].

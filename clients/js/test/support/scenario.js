@@ -155,9 +155,10 @@ class Run {
         if (i < 0) throw new Error(`the client sent ${JSON.stringify(op)}\n  ${wrongs.join('\n  ')}`);
         patterns.splice(i, 1);
       }
-    } else if (what === 'cut') {
-      conn.ws.terminate();
-    } else if (what === 'close') {
+    } else if (what === 'cut' || what === 'close') {
+      // What was sent must have been spoken of, or nobody would notice that it should not have been.
+      if (conn.ops.items.length) throw new Error(`the client had sent more: ${JSON.stringify(conn.ops.items.map((i) => i.op))}`);
+      if (what === 'cut') return conn.ws.terminate();
       const [code, reason] = rest.split(' ');
       conn.ws.close(Number(code), reason);
     } else if (what === 'closed') {
