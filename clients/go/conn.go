@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net/http"
 	"strings"
 	"sync"
@@ -204,6 +205,9 @@ func (n *conn) addresses(raw json.RawMessage) []string {
 		if err == nil && (strings.HasPrefix(u, "wss:") || !strings.HasPrefix(n.addr, "wss:")) {
 			out = append(out, u)
 		}
+	}
+	if !n.c.cfg.InOrder { // clients that are sent away together must not all go to the first
+		rand.Shuffle(len(out), func(i, j int) { out[i], out[j] = out[j], out[i] })
 	}
 	return out
 }

@@ -64,7 +64,7 @@ func TestAddressesOfBye(t *testing.T) {
 		{"wss://a/ws", `["ws://b:1/ws","wss://c/ws","d:2"]`, []string{"wss://c/ws"}},
 		{"ws://a/ws", `{"n1":1}`, nil}, {"ws://a/ws", ``, nil},
 	} {
-		if got := (&conn{addr: c.from}).addresses(json.RawMessage(c.nodes)); !slices.Equal(got, c.want) {
+		if got := (&conn{addr: c.from, c: &Client{cfg: Config{InOrder: true}}}).addresses(json.RawMessage(c.nodes)); !slices.Equal(got, c.want) {
 			t.Errorf("from %s to %s: %v", c.from, c.nodes, got)
 		}
 	}

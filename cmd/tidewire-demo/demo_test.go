@@ -244,7 +244,7 @@ func TestHostsAndOrigins(t *testing.T) {
 }
 
 func TestUsage(t *testing.T) {
-	for _, args := range [][]string{{"-x"}, {"x"}, {"-rate", "0"}, {"-kafka-port", "0"}, {"-log", "loud"}} {
+	for _, args := range [][]string{{"-x"}, {"x"}, {"-rate", "0"}, {"-kafka-port", "0"}, {"-log", "loud"}, {"-origin", "127.0.0.1:3000"}} {
 		var out, err bytes.Buffer
 		if code := run(context.Background(), args, "", &out, &err); code != 2 || err.Len() == 0 {
 			t.Errorf("%q: code %d, %s", args, code, err.String())

@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/url"
 	"os"
 	"os/signal"
 	"strconv"
@@ -40,7 +41,8 @@ type config struct {
 	clientPorts  []int
 	adminPorts   []int
 	clusterPorts []int
-	rate         int // records a second
+	rate         int      // records a second
+	guests       []string // origins besides the page's own whose pages may connect as clients
 	log          zerolog.Logger
 }
 
@@ -54,6 +56,13 @@ func run(ctx context.Context, args []string, brokers string, stdout, stderr io.W
 	f.StringVar(&cfg.host, "host", "127.0.0.1", "`address` to listen on with everything; the demo has no authentication")
 	f.IntVar(&cfg.kafkaPort, "kafka-port", 9092, "`port` of the embedded Kafka")
 	f.IntVar(&cfg.rate, "rate", 50, "sample `records` a second")
+	f.Func("origin", "an `origin` besides the demo's own, such as http://127.0.0.1:3000, whose pages may connect; may be repeated", func(s string) error {
+		if u, err := url.Parse(s); err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
+			return fmt.Errorf("%q is not an origin such as http://127.0.0.1:3000", s)
+		}
+		cfg.guests = append(cfg.guests, s)
+		return nil
+	})
 	level := f.String("log", "error", "`level` of the nodes' log: debug, info, warn, error")
 	if err := f.Parse(args); err != nil {
 		if errors.Is(err, flag.ErrHelp) {

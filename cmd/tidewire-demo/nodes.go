@@ -88,7 +88,7 @@ func (n *demoNode) config() (node.Config, error) {
 		return c, err
 	}
 	c.CacheBytes = 64 << 20 // three nodes share this process
-	c.AllowedOrigins = ns.cfg.origins()
+	c.AllowedOrigins = append(ns.cfg.origins(), ns.cfg.guests...)
 	c.HTTP = ns.web
 	c.Log = ns.cfg.log.With().Str("node", n.id).Logger()
 	return c, nil

@@ -248,6 +248,6 @@ export class Tidewire extends Emitter<ClientEvents> {
     this._hiding = setTimeout(() => {
       if (this._publisher._waiting) this._hidden();
       else this.pause();
-    }, this._settings.hiddenMs);
+    }, Math.min(this._settings.hiddenMs, 2 ** 31 - 1));
   }
 }

@@ -54,7 +54,7 @@ export class Connection {
 
   private _owner: Owner;
   private _url: string;
-  private _ws: WebSocketLike;
+  private _ws!: WebSocketLike;
   private _over = false;
   private _maxFrame = Infinity;
   private _calls = new Map<number, { _then: (a: Answer) => void; _bytes: number }>();
@@ -69,14 +69,19 @@ export class Connection {
     this._owner = owner;
     this._url = url;
     this._patience = owner._settings.connectTimeoutMs;
-    this._ws = new owner._settings.WebSocket(url, 'tidewire.v1.json');
+    this._watch();
+    try {
+      this._ws = new owner._settings.WebSocket(url, 'tidewire.v1.json');
+    } catch (error) {
+      queueMicrotask(() => this._end(error as Error, 1006)); // a page with TLS may not connect without
+      return;
+    }
     this._ws.onmessage = (event) => this._receive(event.data);
     this._ws.onerror = (event) => this._end(new Error(event?.message || 'the connection failed'), 1006);
     this._ws.onclose = ({ code, reason }) => {
       const said = `closed with code ${code} ${reason}`;
       this._end(code === 4001 ? new TidewireError('unauthenticated', said) : new Error(said), code);
     };
-    this._watch();
   }
 
   /** Queues an op; `then` gets its answer unless the connection ends before. Ops of one moment share a frame. */
@@ -123,9 +128,9 @@ export class Connection {
     this._over = true;
     clearTimeout(this._watchdog);
     clearTimeout(this._renewal);
-    this._ws.onmessage = this._ws.onclose = null;
-    this._ws.onerror = () => {}; // ws throws without a listener when it is closed before it is open
     try {
+      this._ws.onmessage = this._ws.onclose = null;
+      this._ws.onerror = () => {}; // ws throws without a listener when it is closed before it is open
       if (code === 1000) {
         this._flush();
         this._ws.close(1000);
@@ -214,7 +219,8 @@ export class Connection {
         // A newer server may name its nodes otherwise.
       }
     }
-    return out;
+    // Clients that are sent away together must not all go to the first.
+    return this._owner._settings.inOrder ? out : out.sort(() => Math.random() - 0.5);
   }
 
   private _welcome(w: Answer): void {

@@ -105,7 +105,7 @@ export class Link implements Owner {
   _lost(c: Connection, why: Error & { code?: string }, code: number): void {
     this._trying = this._conn = undefined;
     if (c._node) this._before = c._node;
-    this._elsewhere = c._elsewhere;
+    if (c._elsewhere.length) this._elsewhere = c._elsewhere;
     this._events._dropped(c, isTooLarge(code) ? c._largest() : undefined);
     for (const s of this._subs.values()) s._disconnected();
     if (code === TOKEN || why.code === 'unauthenticated') {

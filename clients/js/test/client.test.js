@@ -18,6 +18,7 @@ test('nodes in every form', async (t) => {
   class Deaf {
     constructor(url, protocol) {
       urls.push(`${url} ${protocol}`);
+      if (url === 'ws://h:2/ws') throw new Error('the page has TLS');
       queueMicrotask(() => this.onclose({ code: 1006, reason: '' }));
     }
     close() {}
