@@ -15,7 +15,15 @@ build: ## the binaries, into ./bin
 run: build ## a three-node cluster with an embedded Kafka and a page: http://127.0.0.1:8080/
 	@exec ./bin/tidewire-demo
 
-test: lint unit race fuzz ## everything: lint, all tests (real Kafka too where there is a JVM), races, fuzzing
+test: js lint unit race fuzz ## everything: lint, all tests (real Kafka too where there is a JVM), races, fuzzing
+
+# Before the Go tests, some of which run what it builds.
+.PHONY: js
+js: ## clients/js: install, build, test; says so and goes on where Node.js is missing, unless TIDEWIRE_TEST_NODE=required
+	@if ! command -v node >/dev/null || ! command -v npm >/dev/null; then \
+	  echo "NOT RUN: clients/js needs Node.js 20 or newer and npm (Debian: apt-get install nodejs npm)"; \
+	  [ "$$TIDEWIRE_TEST_NODE" != required ]; \
+	else cd clients/js && npm ci --prefer-offline && npm run types && npm run build && npm test; fi
 
 lint: ## gofmt, go vet, staticcheck
 	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); if [ -n "$$unformatted" ]; then echo "gofmt:" $$unformatted; exit 1; fi
@@ -64,4 +72,4 @@ old:
 	  (cd $$src && CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-X $(VERSION)=$(OLD)' -o $$out ./cmd/tidewire); status=$$?; rm -rf $$src; exit $$status; }
 
 clean: ## what build made
-	rm -rf bin
+	rm -rf bin clients/js/dist clients/js/node_modules
