@@ -10,8 +10,10 @@ type NodeStatus struct {
 	NotReady      []string          `json:"not_ready,omitempty"` // why not
 	Connections   int64             `json:"connections"`
 	Subscriptions int64             `json:"subscriptions"`
-	Client        string            `json:"client"` // where its clients connect, as configured
+	Blocked       int64             `json:"blocked"` // connections whose socket is full
+	Client        string            `json:"client"`  // where its clients connect, as configured
 	Cache         CacheStatus       `json:"cache"`
+	Counters      *Counters         `json:"counters,omitempty"` // nil: the node is of a version that has none
 	Groups        []GroupStatus     `json:"groups"`
 	Partitions    []PartitionStatus `json:"partitions"`
 }
@@ -23,6 +25,18 @@ type FormatStatus struct {
 	OldestWire int `json:"oldest_wire"` // that it goes together with
 	Entry      int `json:"entry"`       // of the Raft log
 	Snapshot   int `json:"snapshot"`
+}
+
+// Counters are what a node has done since it started; their differences are rates. Of the records that a
+// cluster takes in every node counts each, of all else only its own clients'.
+type Counters struct {
+	Records        int64 `json:"records"`         // committed by the cluster and put into this node's cache
+	RecordBytes    int64 `json:"record_bytes"`    // of their keys and values
+	Delivered      int64 `json:"delivered"`       // messages written to subscribers
+	DeliveredBytes int64 `json:"delivered_bytes"` // their bytes, frame headers included
+	Publishes      int64 `json:"publishes"`       // acked
+	NotPublished   int64 `json:"not_published"`   // publishes that were refused or failed
+	SlowCloses     int64 `json:"slow_closes"`     // connections closed with 4008
 }
 
 // CacheStatus is the state of a node's cache, in bytes.

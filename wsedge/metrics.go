@@ -14,6 +14,8 @@ type metrics struct {
 	subscriptions atomic.Int64
 	slow          atomic.Int64
 	streams       atomic.Int64
+	acked         atomic.Int64 // publishes
+	notAcked      atomic.Int64
 
 	latency   prometheus.Histogram
 	resumes   *prometheus.CounterVec
@@ -76,8 +78,15 @@ func (m *metrics) requested(path string, status int) {
 	m.requests.WithLabelValues(path, strconv.Itoa(status)).Inc()
 }
 
-func (m *metrics) failed(code string)       { m.errors.WithLabelValues(code).Inc() }
-func (m *metrics) published(outcome string) { m.publishes.WithLabelValues(outcome).Inc() }
+func (m *metrics) failed(code string) { m.errors.WithLabelValues(code).Inc() }
+func (m *metrics) published(outcome string) {
+	m.publishes.WithLabelValues(outcome).Inc()
+	if outcome == "ok" || outcome == "duplicate" {
+		m.acked.Add(1)
+	} else {
+		m.notAcked.Add(1)
+	}
+}
 
 func (m *metrics) resumed(v Verdict) {
 	outcome := "unknown"

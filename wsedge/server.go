@@ -209,6 +209,8 @@ type Stats struct {
 	Bytes         int64 // of messages, frames' headers included
 	SlowCloses    int64
 	Blocked       int64 // connections whose socket is full now
+	Acked         int64 // publishes
+	NotAcked      int64 // publishes that were refused or failed
 }
 
 // Stats counts. Any goroutine may call it.
@@ -219,6 +221,7 @@ func (srv *Server) Stats() Stats {
 	srv.mu.Unlock()
 	st.Subscriptions = srv.metrics.subscriptions.Load()
 	st.SlowCloses = srv.metrics.slow.Load()
+	st.Acked, st.NotAcked = srv.metrics.acked.Load(), srv.metrics.notAcked.Load()
 	for _, sh := range srv.shards {
 		st.Delivered += sh.delivered.Load()
 		st.Bytes += sh.bytes.Load()

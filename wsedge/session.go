@@ -32,6 +32,7 @@ type session struct {
 	srv   *Server
 	shard *shard
 	id    uint64 // at random
+	began int64  // unix milliseconds
 	conn  net.Conn
 	raw   syscall.RawConn // nil: cannot be tried, see writeAside
 	ws    *websocket.Conn // nil when it is an SSE stream
@@ -86,6 +87,7 @@ func newSession(srv *Server, conn net.Conn) *session {
 		shard: srv.shards[srv.turns.Add(1)%uint64(len(srv.shards))],
 	}
 	now := time.Now().UnixMilli()
+	s.began = now
 	s.lastText.Store(now)
 	s.lastPong.Store(now)
 	s.lastPing = now

@@ -61,7 +61,12 @@ func (n *Node) Status() bridge.NodeStatus {
 	}
 	s.Ready = len(s.NotReady) == 0
 	edge, store := n.edge.Stats(), n.store.Stats()
-	s.Connections, s.Subscriptions = edge.Connections, edge.Subscriptions
+	s.Connections, s.Subscriptions, s.Blocked = edge.Connections, edge.Subscriptions, edge.Blocked
+	s.Counters = &bridge.Counters{
+		Records: n.metrics.records.Load(), RecordBytes: n.metrics.recordBytes.Load(),
+		Delivered: edge.Delivered, DeliveredBytes: edge.Bytes, Publishes: edge.Acked, NotPublished: edge.NotAcked,
+		SlowCloses: edge.SlowCloses,
+	}
 	s.Cache = bridge.CacheStatus{Bytes: store.Bytes, Budget: store.Budget, Records: store.Records}
 	if n.isUp() {
 		s.Groups = n.replication.Groups()

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -15,6 +16,8 @@ import (
 // asks. The edge registers its own beside them.
 type metrics struct {
 	registry *prometheus.Registry
+
+	records, recordBytes atomic.Int64 // of all topics, for /status
 
 	ingested  *prometheus.CounterVec
 	bytes     *prometheus.CounterVec
@@ -82,6 +85,8 @@ func (m *metrics) Ingested(topic string, records []bridge.Record) {
 	for i := range records {
 		n += len(records[i].Key) + len(records[i].Value)
 	}
+	m.records.Add(int64(len(records)))
+	m.recordBytes.Add(int64(n))
 	m.ingested.WithLabelValues(topic).Add(float64(len(records)))
 	m.bytes.WithLabelValues(topic).Add(float64(n))
 	last := records[len(records)-1].Timestamp
