@@ -68,7 +68,7 @@ func TestDemo(t *testing.T) {
 	var said bytes.Buffer
 	d.welcome(&said)
 	base := fmt.Sprintf("http://127.0.0.1:%d", ports[0])
-	if !strings.Contains(said.String(), base) {
+	if !strings.Contains(said.String(), base) || !strings.Contains(said.String(), fmt.Sprintf("console    http://127.0.0.1:%d/", ports[3])) {
 		t.Errorf("welcome: %s", said.String())
 	}
 
@@ -244,7 +244,10 @@ func TestHostsAndOrigins(t *testing.T) {
 }
 
 func TestUsage(t *testing.T) {
-	for _, args := range [][]string{{"-x"}, {"x"}, {"-rate", "0"}, {"-kafka-port", "0"}, {"-log", "loud"}, {"-origin", "127.0.0.1:3000"}} {
+	for _, args := range [][]string{
+		{"-x"}, {"x"}, {"-rate", "0"}, {"-kafka-port", "0"}, {"-log", "loud"}, {"-origin", "127.0.0.1:3000"},
+		{"-client-ports", "1,2"}, {"-admin-ports", "1,2,2"}, {"-cluster-ports", "1,2,70000"},
+	} {
 		var out, err bytes.Buffer
 		if code := run(context.Background(), args, "", &out, &err); code != 2 || err.Len() == 0 {
 			t.Errorf("%q: code %d, %s", args, code, err.String())

@@ -17,6 +17,7 @@ import (
 	"net/url"
 	"os"
 	"os/signal"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -55,6 +56,9 @@ func run(ctx context.Context, args []string, brokers string, stdout, stderr io.W
 	f.SetOutput(stderr)
 	f.StringVar(&cfg.host, "host", "127.0.0.1", "`address` to listen on with everything; the demo has no authentication")
 	f.IntVar(&cfg.kafkaPort, "kafka-port", 9092, "`port` of the embedded Kafka")
+	f.Var((*ports)(&cfg.clientPorts), "client-ports", "`ports` of the three nodes for clients")
+	f.Var((*ports)(&cfg.adminPorts), "admin-ports", "their admin `ports`")
+	f.Var((*ports)(&cfg.clusterPorts), "cluster-ports", "`ports` for each other")
 	f.IntVar(&cfg.rate, "rate", 50, "sample `records` a second")
 	f.Func("origin", "an `origin` besides the demo's own, such as http://127.0.0.1:3000, whose pages may connect; may be repeated", func(s string) error {
 		if u, err := url.Parse(s); err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
@@ -97,6 +101,29 @@ func run(ctx context.Context, args []string, brokers string, stdout, stderr io.W
 	}
 	fmt.Fprintln(stdout, "Everything has stopped.")
 	return 0
+}
+
+// ports are those of the three nodes, as a flag.
+type ports []int
+
+func (p *ports) String() string {
+	return strings.Trim(strings.ReplaceAll(fmt.Sprint(*p), " ", ","), "[]")
+}
+
+func (p *ports) Set(text string) error {
+	var list []int
+	for part := range strings.SplitSeq(text, ",") {
+		n, err := strconv.Atoi(strings.TrimSpace(part))
+		if err != nil || n < 1 || n > 65535 || slices.Contains(list, n) {
+			return errors.New("want three ports, such as 8080,8180,8280")
+		}
+		list = append(list, n)
+	}
+	if len(list) != 3 {
+		return errors.New("want three ports, such as 8080,8180,8280")
+	}
+	*p = list
+	return nil
 }
 
 // runningDemo is what there is to say about a demo that is ready.
@@ -149,7 +176,14 @@ func (d *runningDemo) welcome(w io.Writer) {
 	for _, p := range d.cfg.clientPorts {
 		addrs = append(addrs, net.JoinHostPort(d.cfg.shownHost(), strconv.Itoa(p)))
 	}
-	flags := ""
+	var admin []string
+	for _, p := range d.cfg.adminPorts {
+		admin = append(admin, net.JoinHostPort(d.cfg.shownHost(), strconv.Itoa(p)))
+	}
+	flags, adminFlag := "", ""
+	if list := strings.Join(admin, ","); list != "127.0.0.1:8081,127.0.0.1:8181,127.0.0.1:8281" {
+		adminFlag = " -admin " + list
+	}
 	if list := strings.Join(addrs, ","); list != "127.0.0.1:8080,127.0.0.1:8180,127.0.0.1:8280" {
 		flags = " -nodes " + list
 	}
@@ -157,12 +191,13 @@ func (d *runningDemo) welcome(w io.Writer) {
 Tidewire is up: three nodes, Kafka on %s.
 
   page       http://%s/
+  console    http://%s/
   subscribe  go run ./cmd/tidectl sub%s /prices/EURUSD
   publish    go run ./cmd/tidectl pub%s /chat '{"from":"me","text":"hello"}'
-  cluster    go run ./cmd/tidectl status
+  cluster    go run ./cmd/tidectl status%s
 
 Ctrl-C ends everything.
-`, d.kafka, addrs[0], flags, flags)
+`, d.kafka, addrs[0], admin[0], flags, flags, adminFlag)
 }
 
 // shownHost is an address that a browser on this machine can open.
