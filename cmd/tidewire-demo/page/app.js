@@ -79,6 +79,7 @@ const mine = new Map(); // header chat-line, which is also the message id -> its
 
 function chatLine(from, text) {
   const li = element('li');
+  li.kept = [from, text];
   li.append(element('b', `${from}: `), text);
   const box = $('chat');
   const atEnd = box.scrollHeight - box.scrollTop - box.clientHeight < 30;
@@ -101,7 +102,12 @@ function chat(m) {
     li = chatLine(isMessage ? String(d.from ?? '?') : '?',
       isMessage ? String(d.text) : m.text ?? (m.b64 !== undefined ? '(bytes)' : m.null ? '(tombstone)' : JSON.stringify(d)));
   }
-  li.append(element('span', `[${m.pos.join(', ')}]`, 'meta'));
+  arrived(li, m.pos);
+}
+
+function arrived(li, pos) {
+  li.kept[2] = pos;
+  li.append(element('span', `[${pos.join(', ')}]`, 'meta'));
 }
 
 function newMid() {
@@ -126,6 +132,14 @@ $('say').addEventListener('submit', (event) => {
   });
 });
 
+// keep is what a reload shows again, together with the places that the client goes on from.
+function keep() {
+  return {
+    tiles: [...tiles.values()].map((t) => [t.symbol, t.bids]),
+    chat: [...$('chat').children].map((li) => li.kept).filter((line) => line[2]).slice(-50),
+  };
+}
+
 // The connection.
 let received = 0, moves = 0, here = null;
 const { nodes } = await (await fetch('/demo/config')).json();
@@ -145,13 +159,26 @@ const client = new Client(nodes.map((n) => ({ id: n.id, url: `ws://${location.ho
   },
   moved(m) {
     if (m.subject !== '/prices/*') return;
-    moves++;
+    if (m.from === null) {
+      tell(`reloaded, resumed on ${m.to} where the page was`);
+      return;
+    }
+    if (m.from !== m.to) moves++;
     // What was missed shows with the next records: the sum is taken once they have come.
-    setTimeout(() => tell(`moved ${m.from} → ${m.to}, resumed, missed ${client.missed}, repeated ${client.repeated}`), 1500);
+    setTimeout(() => tell(`${m.from === m.to ? `back on ${m.to}` : `moved ${m.from} → ${m.to}`}, resumed, missed ${client.missed}, repeated ${client.repeated}`), 1500);
   },
   gap(subject, reason) { tell(`${subject}: records are lost (${reason})`); },
   refused(m) { tell(`refused: ${m.message}`); },
-});
+}, { storage: sessionStorage, keep });
+for (const [symbol, bids] of client.kept?.tiles ?? []) {
+  const t = tileFor(symbol);
+  if (t) {
+    t.bids = bids;
+    dirty.add(t);
+  }
+}
+draw();
+for (const [from, text, pos] of client.kept?.chat ?? []) arrived(chatLine(from, text), pos);
 client.subscribe('/prices/*', 200);
 client.subscribe('/chat', 20);
 globalThis.tidewire = client; // for the curious, and for tests

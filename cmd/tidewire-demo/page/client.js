@@ -2,12 +2,15 @@
 // promises: records that were missed or repeated. It knows nothing of the page.
 
 const BASE_MS = 250, CAP_MS = 20000;
+const KEY = 'tidewire', KEEP_MS = 10 * 60000; // in the storage; older places are not worth resuming
 
 // after says whether position a = [partition, epoch, seqno] is later than b.
 const after = (a, b) => a[1] > b[1] || (a[1] === b[1] && a[2] > b[2]);
 
 export class Client {
-  // nodes: [{id, url}]; on: {state, record, moved, gap}, all optional functions.
+  // nodes: [{id, url}]; on: {state, record, moved, gap}, all optional functions. With options.storage (a
+  // Storage, such as sessionStorage) the places of the subscriptions outlive the page: what options.keep()
+  // returns is kept with them, as one, and is in this.kept when the page comes back.
   constructor(nodes, on, options = {}) {
     this.nodes = nodes;
     this.on = on;
@@ -24,11 +27,52 @@ export class Client {
     this.id = 0;
     this.missed = 0;
     this.repeated = 0;
+    this.storage = options.storage;
+    this.keep = options.keep;
+    this.places = {};        // subject -> vector, of the page before
+    this.load();
+    globalThis.addEventListener?.('pagehide', () => this.save());
+    globalThis.addEventListener?.('online', () => this.wake());
+    this.connect();
+  }
+
+  // save keeps where the subscriptions are, and what the page has of them.
+  save() {
+    const subs = {};
+    for (const [subject, sub] of this.subs) if (sub.vector) subs[subject] = [...sub.vector.values()];
+    try {
+      this.storage?.setItem(KEY, JSON.stringify({ at: Date.now(), subs, kept: this.keep?.() }));
+    } catch {
+      // The storage is full or forbidden: a reload begins anew.
+    }
+  }
+
+  load() {
+    try {
+      const stored = JSON.parse(this.storage?.getItem(KEY) ?? 'null');
+      if (!stored || !(Date.now() - stored.at < KEEP_MS)) return;
+      this.places = stored.subs;
+      this.kept = stored.kept;
+    } catch {
+      // not ours, or forbidden
+    }
+  }
+
+  // wake connects anew at once: the network has come back, and what was connected may be dead without a word.
+  wake() {
+    if (this.closed) return;
+    const old = this.ws;
+    this.lost();
+    old.close();
+    clearTimeout(this.timer);
+    this.attempt = 0;
     this.connect();
   }
 
   subscribe(subject, history = 0) {
-    this.subs.set(subject, { history, vector: null, state: 'idle', missed: 0, repeated: 0 });
+    const place = this.places[subject];
+    const vector = Array.isArray(place) ? new Map(place.map((p) => [p[0], p])) : null;
+    this.subs.set(subject, { history, vector, state: 'idle', missed: 0, repeated: 0 });
     this.start(subject);
   }
 
@@ -81,6 +125,7 @@ export class Client {
 
   lost() {
     this.ws.onclose = this.ws.onmessage = null;
+    clearTimeout(this.timer);
     clearTimeout(this.silence);
     if (this.node) this.before = this.node;
     this.node = null;
