@@ -19,8 +19,13 @@ import (
 // adminHandler serves the operators' port.
 func (n *Node) adminHandler() http.Handler {
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, _ *http.Request) {
-		fmt.Fprintf(w, "tidewire %s, node %s\n\n/healthz  the process lives\n/readyz   it can serve\n/status   what it knows (?cluster=true: all nodes)\n/members  who belongs to the cluster\n/metrics  for Prometheus\n", Version(), n.cfg.NodeID)
+	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Vary", "Accept")
+		if wantsPage(r) {
+			http.Redirect(w, r, "/console/", http.StatusSeeOther)
+			return
+		}
+		fmt.Fprintf(w, "tidewire %s, node %s\n\n/console/  the cluster, its rates and sessions, to look at in a browser\n/healthz   the process lives\n/readyz    it can serve\n/status    what it knows (?cluster=true: all nodes)\n/sessions  its clients, the furthest behind first\n/members   who belongs to the cluster\n/metrics   for Prometheus\n", Version(), n.cfg.NodeID)
 	})
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
@@ -39,11 +44,13 @@ func (n *Node) adminHandler() http.Handler {
 		writeJSON(w, n.Status())
 	})
 	n.membersRoutes(mux)
+	n.consoleRoutes(mux)
 	return mux
 }
 
 func writeJSON(w http.ResponseWriter, v any) {
 	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("X-Content-Type-Options", "nosniff")
 	enc := json.NewEncoder(w)
 	enc.SetIndent("", "  ")
 	_ = enc.Encode(v) // the client has gone: nobody is left to tell

@@ -21,7 +21,7 @@ import (
 type env struct {
 	NodeID           string `envconfig:"TIDEWIRE_NODE_ID" default:"" show:"host name" desc:"this node's name in the cluster"`
 	Listen           string `envconfig:"TIDEWIRE_LISTEN" default:":8080" desc:"clients: WebSocket, SSE, HTTP"`
-	AdminListen      string `envconfig:"TIDEWIRE_ADMIN_LISTEN" default:"127.0.0.1:8081" desc:"/healthz, /readyz, /metrics, /status"`
+	AdminListen      string `envconfig:"TIDEWIRE_ADMIN_LISTEN" default:"127.0.0.1:8081" desc:"/healthz, /readyz, /metrics, /status, the console"`
 	ClusterListen    string `envconfig:"TIDEWIRE_CLUSTER_LISTEN" default:":7070" desc:"Raft and node-to-node calls, one port"`
 	ClusterAdvertise string `envconfig:"TIDEWIRE_CLUSTER_ADVERTISE" default:"" show:"the listen address" desc:"what peers dial"`
 	ClusterPeers     string `envconfig:"TIDEWIRE_CLUSTER_PEERS" default:"" show:"a cluster of one" desc:"n1=host:7070,n2=host:7070,n3=host:7070, this node included: what the cluster begins with, later where to find it"`
