@@ -30,7 +30,8 @@ lint: ## gofmt, go vet, staticcheck
 	$(GO) vet ./...
 	$(GO) tool staticcheck ./...
 
-unit: ## all tests without the race detector, real Kafka included
+unit: ## all tests without the race detector, real Kafka and a real browser included
+	@[ -x /usr/bin/chromium ] || [ -n "$$TIDEWIRE_TEST_BROWSER" ] || echo "*** NOT RUN: the tests in a real browser: there is no /usr/bin/chromium (see CONTRIBUTING.md)"
 	$(GO) test -timeout 20m ./...
 
 .PHONY: race
