@@ -81,6 +81,20 @@ func TestConsoleOnTheAdminPort(t *testing.T) {
 			}
 		}
 	}
+	// Nor may another name's page change the members.
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://"+addr+"/members/remove", strings.NewReader(`{"node":"n9"}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Host = "evil.example"
+	req.Header.Set("Content-Type", "application/json")
+	res, err := http.DefaultTransport.RoundTrip(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _ = res.Body.Close(); res.StatusCode != http.StatusForbidden {
+		t.Errorf("/members/remove for another name: %d", res.StatusCode)
+	}
 	dial := func(origin string) (*websocket.Conn, int) {
 		h := http.Header{}
 		if origin != "" {
