@@ -291,6 +291,12 @@ func TestProduceAfterAnAbandonedBatch(t *testing.T) {
 	if d := time.Since(begin); d > 5*time.Second {
 		t.Errorf("returned after %v", d)
 	}
+	// A request that is still under way would otherwise be answered well, and its fate be known.
+	waitFor(t, "the batch to be given up", func() bool {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		return w.partitions[tp("a", 0)].batch == nil
+	})
 	f.Remove()
 	if got := w.produce(tp("a", 0), "second"); got.Offset != 2 {
 		t.Errorf("offset %d", got.Offset)

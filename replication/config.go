@@ -77,9 +77,9 @@ type Config struct {
 	// it covers silent ones. Default 1.5 s: a silent death is noticed, by Silence and by seven tenths of
 	// this, before anybody's own timer runs out, so that one node campaigns and not all.
 	HeartbeatTimeout time.Duration
-	// LeaderLease is how long a leader goes on without a majority. At most HeartbeatTimeout, which is the
-	// default: a machine that is busy for less must not cost an election. What it costs to wait is little, since
-	// a leader without a majority commits nothing anyway, and does not keep the others from electing one.
+	// LeaderLease is how long a leader goes on without a majority. At most HeartbeatTimeout. Default two thirds of
+	// it: a machine that is busy for less must not cost an election, but an old leader gives up before the
+	// others depose it (quietBeforeDeposed), so that a minority takes no publish while a majority has a leader.
 	LeaderLease time.Duration
 	// CommitTimeout is when an idle leader repeats its commit index, should a nudge have been lost.
 	// Default 50 ms.
@@ -115,7 +115,7 @@ func (c *Config) defaults() {
 		}
 	}
 	def(&c.HeartbeatTimeout, 1500*time.Millisecond)
-	def(&c.LeaderLease, c.HeartbeatTimeout)
+	def(&c.LeaderLease, c.HeartbeatTimeout*2/3)
 	def(&c.CommitTimeout, 50*time.Millisecond)
 	def(&c.WriteTimeout, 3*time.Second)
 	def(&c.PingEvery, 200*time.Millisecond)

@@ -60,6 +60,10 @@ type loss struct {
 	at    time.Time
 }
 
+// quietBeforeDeposed is how long Raft must not have heard a leader that liveness takes for silent: a busy machine
+// may answer one late. Heartbeats come ten times in a timeout.
+func (c Config) quietBeforeDeposed() time.Duration { return c.HeartbeatTimeout * 7 / 10 }
+
 func newTakeover(n *Node) *takeover {
 	return &takeover{n: n, wake: make(chan struct{}, 1), lost: map[bridge.NodeID]loss{}}
 }
@@ -68,9 +72,7 @@ func newTakeover(n *Node) *takeover {
 func (t *takeover) died(id bridge.NodeID, how death) {
 	l := loss{at: time.Now()}
 	if how == deathSilent {
-		// Liveness is silent; Raft must say so too before a leader is deposed: a busy machine may
-		// answer one late. Its heartbeats come ten times in a timeout.
-		l.quiet = t.n.cfg.HeartbeatTimeout * 7 / 10
+		l.quiet = t.n.cfg.quietBeforeDeposed()
 	}
 	t.mu.Lock()
 	t.lost[id] = l

@@ -10,7 +10,7 @@ export async function run(it) {
   it.check(await post('stop', 'n2') === 202, 'n2 could not be stopped');
   await it.until('n2 to be unreachable', page, () => [...document.querySelectorAll('#node-list .card')].some((c) => c.textContent.startsWith('n2unreachable')) &&
     /^2 of 3 nodes ready/.test(document.getElementById('health').textContent));
-  await it.until('its groups to have moved', page, () => /group \d: n2 → n[13]/.test(document.getElementById('events').textContent));
+  await it.until('its groups to have moved', page, () => /group \d: (n2|none) → n[13]/.test(document.getElementById('events').textContent)); // by way of nobody, on a busy machine
   await it.shot(page, 'console-node-unreachable');
   it.check(await post('start', 'n2') === 202, 'n2 could not be started');
   await it.until('n2 to be back', page, () => document.getElementById('health').textContent.startsWith('3 of 3 nodes ready'));
