@@ -179,14 +179,14 @@ func uncleanElection(ctx context.Context, r *Rig) error {
 	if err := r.Pause(ctx, time.Second, 3*time.Second); err != nil {
 		return err
 	}
-	// It takes no more than a second's worth between this and its death.
 	taken, err := r.Kafka.End(ctx, r.Topic, r.Parts)
 	if err != nil {
 		return err
 	}
+	over := map[int32]func(){}
 	for q, c := range copies {
 		if slices.Contains(c.On, leader) && slices.Contains(c.On, behind) {
-			r.Load.Removed(verify.Removal{Partition: verify.Partition{Topic: r.Topic, Index: q}, Kind: verify.Truncated, From: ends[q], To: taken[q] + 1000})
+			over[q] = r.Load.Removing(verify.Removal{Partition: verify.Partition{Topic: r.Topic, Index: q}, Kind: verify.Truncated, From: ends[q], To: taken[q] + growth})
 		}
 	}
 	i := r.Rand.IntN(r.Nodes.Len())
@@ -197,8 +197,11 @@ func uncleanElection(ctx context.Context, r *Rig) error {
 	if err := r.Kafka.Start(behind); err != nil {
 		return err
 	}
-	if err := r.Kafka.WaitCopies(ctx, r.Topic, p, func(c Copies) bool { return c.Leader == behind }); err != nil {
-		return err
+	for q, f := range over {
+		if err := r.Kafka.WaitCopies(ctx, r.Topic, q, func(c Copies) bool { return c.Leader == behind }); err != nil {
+			return err
+		}
+		f()
 	}
 	r.Note("k%d leads", behind+1)
 	if err := restart(ctx, r, r.Rand.IntN(2) == 0, i); err != nil { // it fills its cache from what is there now

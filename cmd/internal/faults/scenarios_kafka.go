@@ -118,7 +118,15 @@ func topicRecreated(ctx context.Context, r *Rig) error {
 	if err := r.Sleep(ctx, 4*time.Second); err != nil {
 		return err
 	}
+	ends, err := r.Kafka.End(ctx, r.Topic, r.Parts)
+	if err != nil {
+		return err
+	}
 	r.Note("delete the topic")
+	var over []func()
+	for p, end := range ends {
+		over = append(over, r.Load.Removing(verify.Removal{Partition: verify.Partition{Topic: r.Topic, Index: p}, Kind: verify.Recreated, To: end + growth}))
+	}
 	if err := r.Kafka.DeleteTopic(ctx, r.Topic); err != nil {
 		return err
 	}
@@ -126,8 +134,17 @@ func topicRecreated(ctx context.Context, r *Rig) error {
 		return err
 	}
 	r.Note("create it again")
-	return errors.Join(r.Kafka.CreateTopic(ctx, r.Topic, r.Parts, kafkaBrokers, nil), r.Sleep(ctx, 8*time.Second))
+	if err := r.Kafka.CreateTopic(ctx, r.Topic, r.Parts, kafkaBrokers, nil); err != nil {
+		return err
+	}
+	for _, f := range over {
+		f()
+	}
+	return r.Sleep(ctx, 8*time.Second)
 }
+
+// growth is more than what a partition takes between the question how long it is and what is done to it then.
+const growth = 1000
 
 func recordsDeleted(ctx context.Context, r *Rig) error {
 	ends, err := r.Kafka.End(ctx, r.Topic, r.Parts)
@@ -136,10 +153,11 @@ func recordsDeleted(ctx context.Context, r *Rig) error {
 	}
 	r.Note("delete everything before %v", ends)
 	for p, end := range ends {
-		r.Load.Removed(verify.Removal{Partition: verify.Partition{Topic: r.Topic, Index: p}, Kind: verify.Deleted, To: end})
+		over := r.Load.Removing(verify.Removal{Partition: verify.Partition{Topic: r.Topic, Index: p}, Kind: verify.Deleted, To: end})
 		if err := r.Kafka.DeleteRecords(ctx, r.Topic, p, end); err != nil {
 			return err
 		}
+		over()
 	}
 	return nil
 }

@@ -112,15 +112,22 @@ const (
 )
 
 // Removal says that the records of a partition with offsets in [From, To) were taken out of Kafka. To 0
-// stands for all there were.
+// stands for all there were. It was done at some time from Began to Ended: before Began nothing can have been
+// said of it, and from Ended on what it took is told nobody for the first time. Zero is not known: from the
+// beginning of the run, and to its end.
 type Removal struct {
 	Partition
-	Kind RemovalKind `json:"kind"`
-	From int64       `json:"from"`
-	To   int64       `json:"to,omitempty"`
+	Kind  RemovalKind   `json:"kind"`
+	From  int64         `json:"from"`
+	To    int64         `json:"to,omitempty"`
+	Began time.Duration `json:"began,omitempty"`
+	Ended time.Duration `json:"ended,omitempty"`
 }
 
-func (r Removal) covers(offset int64) bool { return offset >= r.From && (r.To == 0 || offset < r.To) }
+func (r *Removal) covers(offset int64) bool { return offset >= r.From && (r.To == 0 || offset < r.To) }
+
+// over says whether it was over at a time.
+func (r *Removal) over(at time.Duration) bool { return r.Ended != 0 && at > r.Ended }
 
 // Away is a time in which a node did not live; To 0 means to the end.
 type Away struct {

@@ -70,12 +70,16 @@ func TestCleanHistories(t *testing.T) {
 			s.client("/t/*").begin(Pos{}).msg(0, 1, 2, 3, 4, 5, 6, 7).gap(Pos{3, 0}, "truncated").msgAs("new8", Pos{3, 1}).msgAs("new9", Pos{3, 2})
 		},
 		"sent again after the truncation of what was not acknowledged": func(s *scene) {
-			c := s.client("/t/*").begin(Pos{}).all()
-			s.remove(Truncated, 8, 0)
+			s.unanswered("r9")
+			c := s.client("/t/*").begin(Pos{}).all().msgOf("w", "/t/k0", posAt(11))
+			s.remove(Truncated, 8, 1000)
 			s.write("new8", "/t/k0")
 			s.write("r9", "/t/k1") // its first copy stood at the same offset
 			s.write("w", "/t/k0")  // and this one's at 11
-			c.msgAs("w", posAt(11)).gap(Pos{3, 0}, "truncated").msgAs("new8", Pos{3, 1}).msgAs("r9", Pos{3, 2}).msgAs("w", Pos{3, 3})
+			c.gap(Pos{3, 0}, "truncated").msgAs("new8", Pos{3, 1}).msgAs("r9", Pos{3, 2}).msgAs("w", Pos{3, 3})
+			// This one reads slowly: it has from its node's cache what others had long before.
+			s.client("/t/*").begin(Pos{}).msg(0, 1, 2, 3, 4, 5, 6, 7).msgOf("r8", "/t/k0", posAt(8)).msgAs("r9", posAt(9)).msgAs("w", posAt(11)).
+				gap(Pos{3, 0}, "truncated").msgAs("new8", Pos{3, 1}).msgAs("r9", Pos{3, 2}).msgAs("w", Pos{3, 3})
 		},
 		"truncated and declared before the stream came there": func(s *scene) {
 			c := s.client("/t/*").begin(Pos{}).msg(0, 1, 2, 3, 4, 5).cut()
@@ -92,6 +96,23 @@ func TestCleanHistories(t *testing.T) {
 			s.remove(Recreated, 0, 0)
 			s.write("new0", "/t/k0")
 			c.notRecovered(Pos{3, 0}, "truncated").msgAs("new0", Pos{3, 1})
+		},
+		"sent again after the topic was created again, of what was not acknowledged": func(s *scene) {
+			c := s.client("/t/*").begin(Pos{}).all().msgOf("w", "/t/k0", posAt(10))
+			s.remove(Recreated, 0, 1000)
+			s.write("new0", "/t/k0")
+			s.write("w", "/t/k0")
+			c.gap(Pos{3, 0}, "truncated").msgAs("new0", Pos{3, 1}).msgAs("w", Pos{3, 2})
+		},
+		"truncated twice and declared twice": func(s *scene) {
+			c := s.client("/t/*").begin(Pos{}).all()
+			s.remove(Truncated, 8, 1000)
+			s.write("new8", "/t/k0")
+			s.write("new9", "/t/k1")
+			c.gap(Pos{3, 0}, "truncated").msgAs("new8", Pos{3, 1}).msgAs("new9", Pos{3, 2})
+			s.remove(Truncated, 9, 1000)
+			s.write("newer9", "/t/k1")
+			c.gap(Pos{4, 0}, "truncated").msgAs("newer9", Pos{4, 1})
 		},
 		"records that Kafka had after the truncation and nobody read before": func(s *scene) {
 			c := s.client("/t/*").begin(Pos{}).msg(0, 1, 2, 3, 4, 5, 6, 7)
@@ -261,11 +282,11 @@ func TestBreachesAreFound(t *testing.T) {
 			client{s, 0}.gap(Pos{3, 0}, "truncated").msgAs("new8", Pos{3, 1})
 		}},
 		"twice after a truncation that did not reach so far": {want{Disagree: 1, OutOfOrder: 1, Repeated: 1}, func(s *scene) {
-			c := s.client("/t/*").begin(Pos{}).all()
+			c := s.client("/t/*").begin(Pos{}).all().msgOf("w", "/t/k0", posAt(10))
 			s.remove(Truncated, 8, 10)
 			s.write("new8", "/t/k0")
 			s.write("w", "/t/k0")
-			c.msgAs("w", posAt(10)).gap(Pos{3, 0}, "truncated").msgAs("new8", Pos{3, 1}).msgAs("w", Pos{3, 2})
+			c.gap(Pos{3, 0}, "truncated").msgAs("new8", Pos{3, 1}).msgAs("w", Pos{3, 2})
 		}},
 		"truncated, and declared in part": {want{Undeclared: 1}, func(s *scene) {
 			c := s.client("/t/*").begin(Pos{}).msg(0, 1, 2, 3, 4, 5).cut()

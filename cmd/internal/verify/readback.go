@@ -1,7 +1,6 @@
 package verify
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -206,56 +205,4 @@ func (d *Driver) readBack(ctx context.Context) (map[string]*topicState, []Record
 			return nil, nil, fmt.Errorf("read back what Kafka took: %w", err)
 		}
 	}
-}
-
-// inferRemovals works out from Kafka's own word what went out of it during the run: a topic of another id
-// was created again, a later first offset means records deleted, and a record that Kafka acknowledged to a
-// producer of ours and has not got was truncated. What somebody else has said already is left alone.
-func inferRemovals(before, after map[string]*topicState, records []Record, written []Write, said []Removal) []Removal {
-	known := func(p Partition, offset int64) bool {
-		return slices.ContainsFunc(said, func(r Removal) bool { return r.Partition == p && r.covers(offset) })
-	}
-	var out []Removal
-	for topic, b := range before {
-		a := after[topic]
-		if a == nil {
-			continue
-		}
-		for _, p := range b.partitions {
-			part := Partition{topic, p}
-			switch {
-			case a.id != b.id:
-				if !known(part, 1<<62) {
-					out = append(out, Removal{Partition: part, Kind: Recreated})
-				}
-			case a.first[p] > b.first[p] && !known(part, a.first[p]-1):
-				out = append(out, Removal{Partition: part, Kind: Deleted, From: b.first[p], To: a.first[p]})
-			}
-		}
-	}
-	type place struct {
-		Partition
-		offset int64
-	}
-	held := map[place]string{}
-	for _, r := range records {
-		held[place{r.Partition, r.Offset}] = r.ID
-	}
-	cut := map[Partition]int64{}
-	for _, w := range written {
-		if w.Outcome != Committed || held[place{w.Partition, w.Offset}] == w.ID || known(w.Partition, w.Offset) ||
-			slices.ContainsFunc(out, func(r Removal) bool { return r.Partition == w.Partition && r.covers(w.Offset) }) {
-			continue
-		}
-		if first, ok := cut[w.Partition]; !ok || w.Offset < first {
-			cut[w.Partition] = w.Offset
-		}
-	}
-	for p, from := range cut {
-		out = append(out, Removal{Partition: p, Kind: Truncated, From: from})
-	}
-	slices.SortFunc(out, func(a, b Removal) int {
-		return cmp.Or(cmp.Compare(a.Topic, b.Topic), cmp.Compare(a.Index, b.Index), cmp.Compare(a.From, b.From))
-	})
-	return out
 }

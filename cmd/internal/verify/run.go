@@ -91,12 +91,20 @@ func (d *Driver) NodeBack(node string) {
 	}
 }
 
-// Removed says what was taken out of Kafka on purpose. A topic created again, records deleted at the
-// beginning, and acknowledged records that Kafka no longer has are noticed without it.
-func (d *Driver) Removed(r Removal) {
+// Removing says what is about to be taken out of Kafka on purpose; over is to be called when that is done. A topic
+// created again, records deleted at the beginning, and acknowledged records that Kafka no longer has are
+// noticed without it, but not when that was.
+func (d *Driver) Removing(r Removal) (over func()) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	r.Began = d.Now()
+	i := len(d.removed)
 	d.removed = append(d.removed, r)
+	return func() {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		d.removed[i].Ended = d.Now()
+	}
 }
 
 // intern keeps one copy of a string that comes again and again.
@@ -362,8 +370,8 @@ func (d *Driver) settle(before map[string]*topicState, deadline time.Time) (Hist
 		d.mu.Lock()
 		h.Removed = append([]Removal(nil), d.removed...)
 		d.mu.Unlock()
-		h.Removed = append(h.Removed, inferRemovals(before, after, records, d.writes.snapshot(), h.Removed)...)
 		d.collect(&h)
+		h.Removed = append(h.Removed, inferRemovals(before, after, &h, h.Removed)...)
 		begun := time.Now()
 		missing := Judge(h).Pending
 		if missing == 0 && !changed {

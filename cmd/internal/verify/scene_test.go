@@ -2,6 +2,7 @@ package verify
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 )
@@ -51,7 +52,7 @@ func (s *scene) publish(id, subject string) *Publish {
 
 // remove takes offsets [from, to) out of Kafka; to 0 is all from there on.
 func (s *scene) remove(kind RemovalKind, from, to int64) {
-	rm := Removal{Partition: Partition{topic, 0}, Kind: kind, From: from, To: to}
+	rm := Removal{Partition: Partition{topic, 0}, Kind: kind, From: from, To: to, Began: s.tick(), Ended: s.tick()}
 	s.Removed = append(s.Removed, rm)
 	var kept []Record
 	for _, k := range s.Kafka {
@@ -60,6 +61,11 @@ func (s *scene) remove(kind RemovalKind, from, to int64) {
 		}
 	}
 	s.Kafka = kept
+}
+
+// unanswered takes back that the producer had an answer for a record.
+func (s *scene) unanswered(id string) {
+	s.Written = slices.DeleteFunc(s.Written, func(w Write) bool { return w.ID == id })
 }
 
 // posAt is the position of an offset: epoch 2 begins at offset 5.
@@ -91,6 +97,7 @@ func (c client) connect(node string) client {
 	return c.add(Event{Kind: Connect, Detail: &Detail{Node: node}})
 }
 func (c client) cut() client  { return c.add(Event{Kind: Disconnect, Detail: &Detail{By: Ours}}) }
+func (c client) leave()       { c.Subscribers[c.i].Left = true }
 func (c client) live() client { return c.add(Event{Kind: Live}) }
 
 // begin is a first subscription with everything up to pos behind it.
@@ -136,6 +143,10 @@ func (c client) msgAs(id string, pos Pos) client {
 			subject = w.Subject
 		}
 	}
+	return c.msgOf(id, subject, pos)
+}
+
+func (c client) msgOf(id, subject string, pos Pos) client {
 	return c.add(Event{Kind: Msg, Place: Place{0, pos}, ID: id, Subject: subject})
 }
 

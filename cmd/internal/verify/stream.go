@@ -256,7 +256,9 @@ func (w *stream) gap(e *Event) {
 		if c := w.cursors[at.Partition]; c != nil {
 			w.advance(c, at.Pos, e, FalseLoss, "", "said to be lost by a gap ("+d.Reason+"), and in Kafka")
 			if now := w.h.Began.Add(e.Time).UnixMilli(); d.Reason == string(Truncated) { // of what there was by then
-				w.tell(c, func(m *entry) bool { return m.gone != Deleted && m.ts <= now })
+				w.tell(c, func(m *entry) bool {
+					return m.gone != Deleted && m.ts <= now && (m.by == nil || m.by.Began <= e.Time) // nobody knows of what is to come
+				})
 			}
 		}
 	}
@@ -266,7 +268,7 @@ func (w *stream) gap(e *Event) {
 func (w *stream) justify(e *Event, d *Detail) {
 	for _, lost := range d.Lost {
 		c := w.cursors[lost.Partition]
-		if c == nil || !w.removedAfter(c, Pos{}) {
+		if c == nil || !w.removedAfter(c, Pos{}, e.Time) {
 			w.breach(1, FalseLoss, e, c, fmt.Sprintf("%v to %v of partition %d said to be lost (%s), and nothing was removed there", lost.From, lost.To, lost.Partition, d.Reason))
 			continue
 		}
@@ -283,18 +285,18 @@ func (w *stream) justify(e *Event, d *Detail) {
 		return
 	}
 	for _, at := range d.At {
-		if c := w.cursors[at.Partition]; c != nil && w.removedAfter(c, c.pos) {
+		if c := w.cursors[at.Partition]; c != nil && w.removedAfter(c, c.pos, e.Time) {
 			return
 		}
 	}
 	w.breach(1, FalseLoss, e, nil, "a loss was declared ("+d.Reason+"), and nothing that the subscriber had not got was removed")
 }
 
-// removedAfter says whether anything of the partition after a position was removed from Kafka. Offsets
-// that were given to other records may have been after any.
-func (w *stream) removedAfter(c *cursor, pos Pos) bool {
+// removedAfter says whether anything of the partition after a position had been removed from Kafka by some time.
+// Offsets that were given to other records may have been after any.
+func (w *stream) removedAfter(c *cursor, pos Pos, now time.Duration) bool {
 	for _, rm := range c.line.removals {
-		if rm.Kind != Deleted || rm.To == 0 || rm.To > c.line.offset(pos)+1 {
+		if rm.Began <= now && (rm.Kind != Deleted || rm.To == 0 || rm.To > c.line.offset(pos)+1) {
 			return true
 		}
 	}
@@ -357,22 +359,12 @@ func (w *stream) unknown(e *Event, c *cursor) {
 		w.breach(1, Damaged, e, c, fmt.Sprintf("the record at %v of partition %d has lost its identity", e.Pos, e.Partition))
 	case fate.Outcome == Aborted:
 		w.breach(1, Phantom, e, c, fmt.Sprintf("%s %v is of an aborted transaction", e.ID, e.Pos))
-	case c != nil && c.replaced() && (!written || fate.Outcome == Unknown):
+	case c != nil && c.line.replaced(e.Pos) && (!written || fate.Outcome == Unknown):
 		// It may have been in the part of the log that Kafka threw away.
 	default:
 		w.breach(1, Phantom, e, c, fmt.Sprintf("%s %v is not in partition %d in Kafka", e.ID, e.Pos, e.Partition))
 	}
 	w.strange[e.ID] = true
-}
-
-// replaced says whether Kafka gave offsets of the partition to other records.
-func (c *cursor) replaced() bool {
-	for _, rm := range c.line.removals {
-		if rm.Kind != Deleted {
-			return true
-		}
-	}
-	return c.line.vague
 }
 
 // checkPrev holds what a record says of its predecessor against the truth: a client believes it.
