@@ -15,8 +15,8 @@ import (
 	"os/signal"
 	"path/filepath"
 	"regexp"
-	"strings"
 	"syscall"
+	"text/tabwriter"
 	"time"
 
 	"github.com/tidewire/tidewire/cmd/internal/faults"
@@ -75,9 +75,11 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		scenarios = faults.Slice(scenarios)
 	}
 	if *list {
+		t := tabwriter.NewWriter(stdout, 0, 0, 2, ' ', 0)
 		for _, s := range scenarios {
-			fmt.Fprintf(stdout, "%-8s  %-18s %d nodes  %s\n", s.Family, s.Name, s.Nodes, s.About)
+			fmt.Fprintf(t, "%s\t%s\t%d nodes\t%s\n", s.Family, s.Name, s.Nodes, s.About)
 		}
+		_ = t.Flush()
 		return exitOK
 	}
 	if len(scenarios) == 0 {
@@ -111,7 +113,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 			return exitUsage
 		}
 	}
-	passed, failed, notRun := 0, 0, 0
+	passed, failed := 0, 0
 	r := &faults.Runner{Root: *root, Tidewire: program, Old: *old, Version: *kafka, Dir: *dir, Progress: stderr, Keep: *keep, Loopback: *loopback}
 	defer func() {
 		if err := r.Close(); err != nil {
@@ -145,9 +147,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 			switch {
 			case res.Passed():
 				passed++
-			case res.NotRun() != "":
-				notRun++
-			default:
+			case res.NotRun() == "":
 				failed++
 			}
 			res.WriteText(stderr)
@@ -156,7 +156,6 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 			break
 		}
 	}
-	faults.Summary(stdout, results)
 	if *out != "" {
 		err := faults.WriteMarkdown(*out, r, *seed, begun, results)
 		if err != nil {
@@ -164,18 +163,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 			return exitFailed
 		}
 	}
-	if left != nil {
-		fmt.Fprintf(stdout, "not begun within %v: %s\n", *slice, strings.Join(left, ", "))
-	}
-	if notRun > 0 {
-		for _, res := range results {
-			if why := res.NotRun(); why != "" {
-				fmt.Fprintf(stdout, "%s: %s\n", res.Scenario.Name, why)
-			}
-		}
-		fmt.Fprintf(stdout, "%d NOT RUN, ", notRun)
-	}
-	fmt.Fprintf(stdout, "%d passed, %d failed\n", passed, failed)
+	faults.Summary(stdout, results, left)
 	if failed > 0 || ctx.Err() != nil {
 		return exitFailed
 	}

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -147,6 +148,7 @@ func TestResults(t *testing.T) {
 	bad := Result{Scenario: s, Seed: 8, Dir: "/logs", Report: verify.Report{Counts: map[verify.Kind]int{verify.Lost: 3}}}
 	slow := Result{Scenario: s, Seed: 9, Figures: []Figure{{Name: "n", Value: "9 s", Breach: "over 1 s"}}}
 	none := Result{Scenario: Scenario{Name: "y", Family: "Disks", Nodes: 3}, Seed: 7, Err: fmt.Errorf("%w: no disks", ErrNotRun)}
+	once := Result{Scenario: s, Seed: 10, Err: fmt.Errorf("%w: no old build", ErrNotRun)}
 	if !good.Passed() || bad.Passed() || slow.Passed() || none.Passed() || none.NotRun() == "" || bad.NotRun() != "" {
 		t.Fatal("a verdict is wrong")
 	}
@@ -159,7 +161,7 @@ func TestResults(t *testing.T) {
 	}
 	path := filepath.Join(t.TempDir(), "faults.md")
 	run := &Runner{net: newLoopback(), kafka: &Kafka{jars: []string{"/x/kafka_2.13-4.1.0.jar"}}}
-	if err := WriteMarkdown(path, run, 7, time.Now(), []Result{good, none, bad, slow}); err != nil {
+	if err := WriteMarkdown(path, run, 7, time.Now(), []Result{good, none, bad, slow, once}); err != nil {
 		t.Fatal(err)
 	}
 	page, err := os.ReadFile(path)
@@ -167,9 +169,22 @@ func TestResults(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, want := range []string{"| x | nothing, 3 nodes | 3 |", "**failed**, seed 8, 9", "4.1.0", "| n | 9 s |",
-		"4 runs of 2 scenarios: 1 passed, 2 failed, 1 not run", "## Disks", "NOT RUN: no disks"} {
+		"5 runs of 2 scenarios: 1 passed, 2 failed, 2 not run", "## Disks", "NOT RUN: no disks", "seed 8, 9; 1 NOT RUN",
+		"**NOT RUN, so that nothing is shown of them: y.**", "Not part of these runs: kill-coordinator, "} {
 		if !strings.Contains(string(page), want) {
 			t.Errorf("%q is not in:\n%s", want, page)
 		}
+	}
+	text.Reset()
+	Summary(&text, []Result{good, none, bad, slow, once, none}, []string{"z"})
+	lines := strings.Split(strings.TrimSpace(text.String()), "\n")
+	closing := []string{"NOT BEGUN, the time was over: z", "y: NOT RUN: no disks", "x: NOT RUN: no old build", "1 passed, 2 failed, 3 NOT RUN: of y nothing is shown"}
+	if got := lines[len(lines)-len(closing):]; !slices.Equal(got, closing) {
+		t.Errorf("the closing lines are %q, want %q", got, closing)
+	}
+	text.Reset()
+	Summary(&text, []Result{good}, nil)
+	if strings.Contains(text.String(), "NOT") || !strings.HasSuffix(text.String(), "1 passed, 0 failed\n") {
+		t.Errorf("a run of everything ends with:\n%s", text.String())
 	}
 }

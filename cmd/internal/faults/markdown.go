@@ -14,20 +14,10 @@ import (
 func WriteMarkdown(path string, run *Runner, seed uint64, begun time.Time, results []Result) error {
 	var b strings.Builder
 	groups := byScenario(results)
-	var passed, failed, notRun, kills, delivered int
-	for _, g := range groups {
-		for _, r := range g.runs {
-			switch {
-			case r.Passed():
-				passed++
-			case r.NotRun() != "":
-				notRun++
-			default:
-				failed++
-			}
-			kills += r.Kills
-			delivered += r.Report.Delivered
-		}
+	n, kills, delivered := count(results), 0, 0
+	for _, r := range results {
+		kills += r.Kills
+		delivered += r.Report.Delivered
 	}
 	fmt.Fprintf(&b, `# Faults: what was broken, and what clients saw
 
@@ -37,7 +27,7 @@ held against what Kafka holds. "Passed" means, for every record and every client
 nothing out of order, no loss declared that was none, no position told differently by two nodes, every
 acknowledged publish in Kafka once; and no silence or resume over the limit, where the table names one.
 
-**%d runs of %d scenarios: %d passed, %d failed, %d not run. %d processes killed, %d records delivered.**
+**%d runs of %d scenarios: %d passed, %d failed, %d not run. %d processes killed, %d records delivered.**%s
 
 | | |
 | --- | --- |
@@ -51,7 +41,7 @@ acknowledged publish in Kafka once; and no silence or resume over the limit, whe
 Anyone can do this again, as root on Linux for network namespaces and disks of their own (without, it falls back
 to proxies and says what it could not run); it needs Go and a JVM, and fetches Kafka:
 
-`, len(results), len(groups), passed, failed, notRun, kills, delivered,
+`, len(results), len(groups), n.passed, n.failed, n.notRun, kills, delivered, shown(n, groups),
 		begun.UTC().Format("2006-01-02 15:04 UTC"), tidewireVersion(run.Tidewire), run.Kafka(), seed, run.Network(), runtime.NumCPU(), runtime.GOOS, runtime.Version())
 	fmt.Fprintf(&b, "```\nmake faults SEED=%d DOC=docs/faults.md        # this page\nmake faults SCENARIO=kill-coordinator          # one of them\nmake faults SOAK=2h                            # on and on, with fresh seeds\nmake faults SLICE=5m                           # what CI runs\n```\n\n", seed)
 	b.WriteString(`A run that fails prints its seed and keeps every process's log. Scenario and seed are the schedule: what is done,
@@ -81,6 +71,25 @@ their connections themselves all the time. The longest of all runs is shown, wit
 		}
 	}
 	return os.WriteFile(path, []byte(b.String()), 0o644)
+}
+
+// shown says of which scenarios a page shows nothing: those that this machine did not let us run, and those that
+// were not asked for.
+func shown(n tally, groups []runsOf) string {
+	var b strings.Builder
+	if len(n.unseen) > 0 {
+		fmt.Fprintf(&b, "\n\n**NOT RUN, so that nothing is shown of them: %s.**", strings.Join(n.unseen, ", "))
+	}
+	var others []string
+	for _, s := range Scenarios() {
+		if !slices.ContainsFunc(groups, func(g runsOf) bool { return g.s.Name == s.Name }) {
+			others = append(others, s.Name)
+		}
+	}
+	if len(others) > 0 {
+		fmt.Fprintf(&b, "\n\nNot part of these runs: %s.", strings.Join(others, ", "))
+	}
+	return b.String()
 }
 
 // runsOf are the runs of one scenario.
@@ -117,7 +126,8 @@ func (g *runsOf) row(b *strings.Builder) {
 	var skipped string
 	var medians []time.Duration
 	for _, r := range g.runs {
-		if skipped = r.NotRun(); skipped != "" {
+		if why := r.NotRun(); why != "" {
+			skipped = why
 			continue
 		}
 		p := r.Report.ToResume["all"]
@@ -136,6 +146,9 @@ func (g *runsOf) row(b *strings.Builder) {
 	case medians == nil:
 		fmt.Fprintf(b, "| %s | %s, %d nodes | 0 | | | | | %s |\n", g.s.Name, g.s.About, g.s.Nodes, strings.ReplaceAll(skipped, "|", "/"))
 		return
+	}
+	if n := len(g.runs) - len(medians); n > 0 {
+		verdict += fmt.Sprintf("; %d NOT RUN", n)
 	}
 	slices.Sort(medians)
 	fmt.Fprintf(b, "| %s | %s, %d nodes | %d | %d | %d | %v%s | %v, %v, %v%s | %s |\n", g.s.Name, g.s.About, g.s.Nodes, len(medians), kills, delivered,
