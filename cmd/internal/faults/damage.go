@@ -58,6 +58,51 @@ func flipByte(path string, at int64) error {
 	return errors.Join(err, f.Sync(), f.Close())
 }
 
+// flipWritten flips a byte in each log that has grown since it was from[k] bytes long: in the first entry that is too
+// long for a leader's memory. It returns those that were damaged; it is an error if none was.
+func flipWritten(logs []string, from []int64) (flipped []string, err error) {
+	for k, log := range logs {
+		to, err := usedBytes(log)
+		if err != nil {
+			return nil, err
+		}
+		if to <= from[k]+8<<10 {
+			continue
+		}
+		if err := flipByte(log, from[k]+4<<10); err != nil {
+			return nil, err
+		}
+		flipped = append(flipped, log)
+	}
+	if len(flipped) == 0 {
+		return nil, fmt.Errorf("nothing was written that could be damaged: %v", logs)
+	}
+	return flipped, nil
+}
+
+// cutSnapshots cuts the newest snapshot of each group to half its length, or all. It is an error if there is none.
+func cutSnapshots(dir string, all bool) (cut int, err error) {
+	files, err := snapshotFiles(dir)
+	if err != nil {
+		return 0, err
+	}
+	for _, of := range files {
+		if !all {
+			of = of[:min(1, len(of))]
+		}
+		for _, f := range of {
+			if err := halve(f); err != nil {
+				return cut, err
+			}
+			cut++
+		}
+	}
+	if cut == 0 {
+		return 0, fmt.Errorf("there is no snapshot in %s that could be cut short", dir)
+	}
+	return cut, nil
+}
+
 // snapshotFiles returns the states of a group's snapshots, by group, the newest first.
 func snapshotFiles(dir string) ([][]string, error) {
 	groups, err := filepath.Glob(filepath.Join(dir, "group-*"))

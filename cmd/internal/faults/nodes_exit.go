@@ -84,6 +84,35 @@ func (c *Nodes) StopAll(nodes ...int) error {
 	return errors.Join(errs...)
 }
 
+// Leader returns the node that leads a Raft group, as node asked knows it; it waits until there is one.
+func (c *Nodes) Leader(ctx context.Context, asked, group int) (i int, err error) {
+	ctx, cancel := context.WithTimeout(ctx, nodesReady)
+	defer cancel()
+	err = poll(ctx, func() error {
+		s, err := c.Status(ctx, asked)
+		if err != nil {
+			return err
+		}
+		if group >= len(s.Groups) {
+			return fmt.Errorf("%s has %d groups", c.list[asked].name, len(s.Groups))
+		}
+		if i = c.Index(string(s.Groups[group].Leader)); i < 0 {
+			return fmt.Errorf("group %d has no leader", group)
+		}
+		return nil
+	})
+	return i, err
+}
+
+// Applied returns how many entries of all Raft groups node i has applied.
+func (c *Nodes) Applied(ctx context.Context, i int) (n uint64, err error) {
+	s, err := c.Status(ctx, i)
+	for _, g := range s.Groups {
+		n += g.Applied
+	}
+	return n, err
+}
+
 // Terms returns the highest term of each Raft group that any node knows of, by group.
 func (c *Nodes) Terms(ctx context.Context) ([]bridge.Term, error) {
 	var out []bridge.Term

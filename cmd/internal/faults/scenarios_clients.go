@@ -2,7 +2,9 @@ package faults
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/tidewire/tidewire/cmd/internal/verify"
@@ -13,7 +15,7 @@ func clientScenarios() []Scenario {
 	return []Scenario{
 		{Name: "thrown-out", About: "5,000 subscribers lose their node at once and resume on another", Slice: true, Resume: 5 * time.Second,
 			Load: func(o *verify.Options) {
-				o.Crowd, o.Rate, o.PublishRate, o.Publishers = 5000, 40, 5, 1
+				o.Crowd, o.Rate, o.PublishRate, o.Publishers = crowd, 40, 5, 1
 				o.KeySubs, o.Roamers, o.SlowSubs, o.Histories = 2, -1, -1, -1
 			}, Run: repeat(2, throwOut)},
 		{Name: "slow-readers", About: "ten readers at 1 KB/s, with a cache too small for them, while a coordinator is killed",
@@ -27,7 +29,7 @@ func clientScenarios() []Scenario {
 
 // throwOut kills the node on which the crowd is.
 func throwOut(ctx context.Context, r *Rig) error {
-	i, err := r.crowded(ctx)
+	i, err := r.gathered(ctx, crowd)
 	if err != nil {
 		return err
 	}
@@ -40,20 +42,39 @@ func throwOut(ctx context.Context, r *Rig) error {
 	return restart(ctx, r, false, i)
 }
 
-// crowded returns the node with most clients.
-func (r *Rig) crowded(ctx context.Context) (most int, err error) {
-	clients := int64(-1)
-	for i := range r.Nodes.Len() {
-		s, err := r.Nodes.Status(ctx, i)
-		if err != nil {
-			return 0, err
+// crowd is how many subscribers are thrown out at once. All begin on the first node, and all go to the second when
+// that dies and back when the second does, for they try the same nodes in the same order.
+const crowd = 5000
+
+// gatherTime bounds how long a crowd may take to be on one node.
+const gatherTime = 20 * time.Second
+
+// gathered returns the node that has a crowd of so many clients, once there is one: with fewer on the node that is
+// killed nothing is shown of that many.
+func (r *Rig) gathered(ctx context.Context, crowd int64) (on int, err error) {
+	ctx, cancel := context.WithTimeout(ctx, gatherTime)
+	defer cancel()
+	var last []int64
+	err = poll(ctx, func() error {
+		var clients []int64
+		for i := range r.Nodes.Len() {
+			s, err := r.Nodes.Status(ctx, i)
+			if err != nil {
+				return err
+			}
+			clients = append(clients, s.Connections)
 		}
-		r.Note("%s has %d clients", r.Nodes.Name(i), s.Connections)
-		if s.Connections > clients {
-			most, clients = i, s.Connections
+		on, last = slices.Index(clients, slices.Max(clients)), clients
+		if clients[on] < crowd {
+			return errors.New("too few")
 		}
+		return nil
+	})
+	if err != nil {
+		return 0, fmt.Errorf("no node has the %d clients that are to be thrown out; they have %v: %w", crowd, last, err)
 	}
-	return most, nil
+	r.Note("the nodes have %v clients", last)
+	return on, nil
 }
 
 // slowReader is how much a slow reader reads, in bytes a second.

@@ -156,15 +156,15 @@ func othersSilence(r *Rig, h verify.History) []Figure {
 // othersLimit is what a busy machine may need of its own.
 const othersLimit = 2 * time.Second
 
-// servesNobody checks that a node whose disk hangs has sent its clients elsewhere: it has no records for them.
+// servesNobody checks that a node that hangs or is cut off has sent its clients elsewhere: it has no records for them.
 func (r *Rig) servesNobody(ctx context.Context, i int) error {
 	s, err := r.Nodes.Status(ctx, i)
 	if err != nil {
-		return fmt.Errorf("status of %s, whose disk hangs: %w", r.Nodes.Name(i), err)
+		return fmt.Errorf("status of %s, which can serve nobody: %w", r.Nodes.Name(i), err)
 	}
 	r.Note("%s has %d clients", r.Nodes.Name(i), s.Connections)
 	if s.Connections > 0 {
-		return fmt.Errorf("%s, whose disk hangs, still has %d clients", r.Nodes.Name(i), s.Connections)
+		return fmt.Errorf("%s, which can serve nobody, still has %d clients", r.Nodes.Name(i), s.Connections)
 	}
 	return nil
 }
@@ -184,6 +184,23 @@ func comesBack(ctx context.Context, r *Rig, i int) error {
 		return err
 	}
 	return wipedAsTold(ctx, r, i)
+}
+
+// refuses starts a node that cannot know what its disk held: it says so and ends, and what it says is done.
+func refuses(ctx context.Context, r *Rig, i int) error {
+	r.Note("start %s", r.Nodes.Name(i))
+	if err := r.Nodes.Start(i); err != nil {
+		return err
+	}
+	return wipedAsTold(ctx, r, i)
+}
+
+// gone says whether none of the files is there any more.
+func gone(files []string) bool {
+	return !slices.ContainsFunc(files, func(f string) bool {
+		_, err := os.Stat(f)
+		return err == nil
+	})
 }
 
 // wipedAsTold is for a node that has ended, or is about to, because it cannot read its disk: what its error
@@ -251,20 +268,11 @@ func diskFlip(ctx context.Context, r *Rig) error {
 	if err := r.Sleep(ctx, 2*time.Second); err != nil {
 		return err
 	}
-	flipped := 0
-	for k, log := range logs {
-		to, err := usedBytes(log)
-		if err != nil {
-			return err
-		}
-		if to > from[k]+8<<10 { // in the first entry that is too long for memory
-			flipped++
-			if err := flipByte(log, from[k]+4<<10); err != nil {
-				return err
-			}
-		}
+	flipped, err := flipWritten(logs, from)
+	if err != nil {
+		return err
 	}
-	r.Note("flip a byte in %d groups' logs of %s, which runs", flipped, r.Nodes.Name(i))
+	r.Note("flip a byte in %d groups' logs of %s, which runs", len(flipped), r.Nodes.Name(i))
 	r.Note("start %s", r.Nodes.Name(away))
 	if err := r.Nodes.Start(away); err != nil {
 		return err
@@ -280,7 +288,17 @@ func diskFlip(ctx context.Context, r *Rig) error {
 		}
 	case <-noticed.Done():
 		r.Note("%s has not noticed; SIGTERM", r.Nodes.Name(i))
-		if err := errors.Join(ctx.Err(), r.Nodes.WaitReady(ctx), r.Nodes.Stop(i), comesBack(ctx, r, i)); err != nil {
+		if err := r.Nodes.WaitReady(ctx); err != nil {
+			return err
+		}
+		if err := r.Nodes.Stop(i); err != nil {
+			return err
+		}
+		again := refuses // it reads its whole log
+		if gone(flipped) {
+			again = comesBack // what was damaged is in a snapshot now
+		}
+		if err := again(ctx, r, i); err != nil {
 			return err
 		}
 	}
@@ -332,23 +350,16 @@ func diskSnapshot(ctx context.Context, r *Rig) error {
 		r.Note("kill %s", r.Nodes.Name(i))
 		r.Nodes.Kill(i)
 		r.Kills++
-		files, err := snapshotFiles(r.Nodes.list[i].dir)
+		cut, err := cutSnapshots(r.Nodes.list[i].dir, which == "all")
 		if err != nil {
 			return err
 		}
-		cut := 0
-		for _, of := range files {
-			for _, f := range of {
-				if err := halve(f); err != nil {
-					return err
-				}
-				if cut++; which == "newest" {
-					break
-				}
-			}
-		}
 		r.Note("%d snapshots of %s are cut short: %s of each group", cut, r.Nodes.Name(i), which)
-		if err := comesBack(ctx, r, i); err != nil {
+		again := comesBack
+		if which == "all" {
+			again = refuses // its log begins after what they held
+		}
+		if err := again(ctx, r, i); err != nil {
 			return err
 		}
 	}

@@ -14,7 +14,7 @@ func kafkaScenarios() []Scenario {
 		{Name: "broker-restart", About: "each broker is stopped in order and started again", Slice: true, Run: brokerRestart},
 		{Name: "broker-kill", About: "a broker is killed with −9 and started again", Run: repeat(2, brokerKill)},
 		{Name: "leader-moves", About: "all partitions get other leaders, again and again", Slice: true, Run: repeat(5, moveLeaders)},
-		{Name: "kafka-away", About: "all brokers hang for 20 s", Run: kafkaAway},
+		{Name: "kafka-away", About: "all brokers hang for a minute", Run: kafkaAway},
 		{Name: "kafka-restart", About: "all brokers are stopped at once and started again", Run: kafkaRestart},
 		{Name: "more-partitions", About: "the topic gains partitions", Run: morePartitions},
 		{Name: "more-partitions-kill", About: "a coordinator is killed while the topic gains partitions", Run: repeat(3, morePartitionsAndKill)},
@@ -60,7 +60,7 @@ func kafkaAway(ctx context.Context, r *Rig) error {
 	for i := range kafkaBrokers {
 		r.Kafka.Freeze(i)
 	}
-	err := r.Sleep(ctx, 20*time.Second)
+	err := r.Sleep(ctx, time.Minute)
 	r.Note("SIGCONT all brokers")
 	for i := range kafkaBrokers {
 		r.Kafka.Thaw(i)

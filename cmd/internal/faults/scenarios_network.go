@@ -2,7 +2,11 @@ package faults
 
 import (
 	"context"
+	"fmt"
 	"time"
+
+	"github.com/tidewire/tidewire/bridge"
+	"github.com/tidewire/tidewire/cmd/internal/verify"
 )
 
 // networkScenarios are those in which packets are lost or late.
@@ -10,8 +14,8 @@ func networkScenarios() []Scenario {
 	return []Scenario{
 		{Name: "partition-node", About: "a coordinator is cut off from the other nodes, and keeps Kafka and its clients",
 			Run: repeat(2, isolate(true, func(r *Rig, i int) []string { return r.Others(i) }, 4*time.Second, 12*time.Second))},
-		{Name: "partition-all", About: "a coordinator is cut off from nodes and Kafka", Slice: true,
-			Run: repeat(2, isolate(true, func(r *Rig, i int) []string { return append(r.Others(i), r.Kafka.Hosts()...) }, 2*time.Second, 8*time.Second))},
+		{Name: "partition-all", About: "a coordinator is cut off from nodes and Kafka: it commits nothing, and sends its clients to the others", Slice: true,
+			Env: []string{"TIDEWIRE_ISOLATION_GRACE=3s"}, Run: repeat(2, cutOff)},
 		{Name: "partition-kafka", About: "a coordinator is cut off from Kafka, and keeps the other nodes", Silence: 6 * time.Second,
 			Run: repeat(3, isolate(false, func(r *Rig, i int) []string { return r.Kafka.Hosts() }, 8*time.Second, 12*time.Second))},
 		{Name: "partition-broker", About: "a coordinator is cut off from the broker that leads its partition, and keeps the others and the nodes", Silence: 6 * time.Second,
@@ -46,6 +50,92 @@ func isolateNode(ctx context.Context, r *Rig, minority bool, i int, hosts []stri
 		return err
 	}
 	return r.Nodes.Settled(ctx, r.Topic, r.Parts)
+}
+
+// cutOff cuts a coordinator off from everything but its clients, for longer than it may keep them.
+func cutOff(ctx context.Context, r *Rig) error {
+	i, err := r.Coordinator(ctx)
+	if err != nil {
+		return err
+	}
+	hosts := append(r.Others(i), r.Kafka.Hosts()...)
+	r.Note("cut %s off from %v", r.Nodes.Name(i), hosts)
+	if err := r.Isolate(hosts, true, i); err != nil {
+		return err
+	}
+	if err := r.servedElsewhere(ctx, i); err != nil {
+		return err
+	}
+	if err := r.commitsNothing(ctx, i, func() error { return r.Pause(ctx, time.Second, 4*time.Second) }); err != nil {
+		return err
+	}
+	if err := r.servesNobody(ctx, i); err != nil { // nobody has come back
+		return err
+	}
+	r.Note("heal")
+	if err := r.Rejoin(ctx); err != nil {
+		return err
+	}
+	return r.Nodes.Settled(ctx, r.Topic, r.Parts)
+}
+
+// elsewhereTime bounds how long the clients of a node that was cut off may take to be somewhere else: the grace, what
+// the node needs to know, and the time over which clients come to others.
+const elsewhereTime = 15 * time.Second
+
+// servedElsewhere waits until a node has no clients and all of the load's have their subscriptions.
+func (r *Rig) servedElsewhere(ctx context.Context, i int) error {
+	ctx, cancel := context.WithTimeout(ctx, elsewhereTime)
+	defer cancel()
+	return poll(ctx, func() error {
+		s, err := r.Nodes.Status(ctx, i)
+		if err != nil {
+			return err
+		}
+		n := r.Load.Counters()
+		if !elsewhere(s, n) {
+			return fmt.Errorf("%s was cut off, and still has %d clients; %d of %d subscribers are served", r.Nodes.Name(i), s.Connections, n.Subscribed, n.Subscribers)
+		}
+		r.Note("%s has sent its clients away; %d subscribers are served by others", r.Nodes.Name(i), n.Subscribed)
+		return nil
+	})
+}
+
+// elsewhere says whether a node has no clients, and all subscribers are served.
+func elsewhere(s bridge.NodeStatus, n verify.Counters) bool {
+	return s.Connections == 0 && n.Subscribed > 0 && n.NotSubscribed == 0
+}
+
+// commitsNothing checks that a node that is cut off comes no farther in any log during a time, and that another one
+// does.
+func (r *Rig) commitsNothing(ctx context.Context, i int, during func() error) error {
+	other := (i + 1) % r.Nodes.Len()
+	alone, err := r.Nodes.Applied(ctx, i)
+	if err != nil {
+		return err
+	}
+	others, err := r.Nodes.Applied(ctx, other)
+	if err != nil {
+		return err
+	}
+	if err := during(); err != nil {
+		return err
+	}
+	switch now, err := r.Nodes.Applied(ctx, i); {
+	case err != nil:
+		return err
+	case now != alone:
+		return fmt.Errorf("%s, which was cut off, had applied %d entries and then %d: it commits without a majority", r.Nodes.Name(i), alone, now)
+	}
+	ctx, cancel := context.WithTimeout(ctx, elsewhereTime)
+	defer cancel()
+	return poll(ctx, func() error {
+		now, err := r.Nodes.Applied(ctx, other)
+		if err == nil && now <= others {
+			err = fmt.Errorf("%s, which has a majority, has applied no entry after %d", r.Nodes.Name(other), others)
+		}
+		return err
+	})
 }
 
 // cutOffLeader cuts the coordinator of a partition off from the broker that leads it.

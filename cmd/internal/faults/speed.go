@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/tidewire/tidewire/cmd/internal/verify"
@@ -23,17 +24,17 @@ func speedScenarios() []Scenario {
 				r.Nodes.Kill(i)
 				r.Kills++
 				return nil
-			}), Measure: silencesOf("kill −9", "back")},
+			}), Measure: silencesOf("kill −9", goal{median: 200 * time.Millisecond, worst: 500 * time.Millisecond})},
 		{Name: "speed-sigterm", About: "SIGTERM of a coordinator, 15 times, at 500 records/s", Load: light,
 			Run:     rounds(15, "SIGTERM", func(_ context.Context, r *Rig, i int) error { return r.Nodes.Stop(i) }),
-			Measure: silencesOf("SIGTERM", "back")},
+			Measure: silencesOf("SIGTERM", goal{worst: 100 * time.Millisecond})},
 		{Name: "speed-sigstop", About: "SIGSTOP of a coordinator for 4 s, 10 times, at 500 records/s", Load: light,
 			Run: rounds(10, "SIGSTOP", func(ctx context.Context, r *Rig, i int) error {
 				r.Nodes.Freeze(i)
 				err := r.Sleep(ctx, 4*time.Second)
 				r.Nodes.Thaw(i)
 				return err
-			}), Measure: silencesOf("SIGSTOP", "back")},
+			}), Measure: silencesOf("SIGSTOP", goal{worst: 2 * time.Second})},
 		{Name: "calm", About: "ten minutes with every processor taken: no leader may change", Settle: 2 * time.Minute, Run: calm(10 * time.Minute)},
 	}
 }
@@ -78,36 +79,68 @@ func rounds(n int, kind string, take func(ctx context.Context, r *Rig, i int) er
 	}
 }
 
-// silencesOf makes figures of the longest silence in each mark of some kinds.
-func silencesOf(kinds ...string) func(r *Rig, h verify.History) []Figure {
+// goal is how long subscribers whose node lives may have to wait; zero: there is none.
+type goal struct{ median, worst time.Duration }
+
+// silencesOf makes figures of the longest silence in each mark of a kind, held against the goal, and of those while
+// the node comes back.
+func silencesOf(kind string, g goal) func(r *Rig, h verify.History) []Figure {
 	return func(r *Rig, h verify.History) []Figure {
 		all := verify.Silences(h, 0, h.End)
-		var out []Figure
-		for _, kind := range kinds {
-			var longest []time.Duration
-			for _, m := range r.Marks {
-				if m.Kind != kind {
-					continue
-				}
-				var l time.Duration
-				for _, s := range all {
-					// It belongs to the mark in which it began; what was sent just before may be its beginning.
-					if s.From >= m.From-50*time.Millisecond && s.From < m.To && s.From+s.For > m.From {
-						l = max(l, s.For)
-					}
-				}
-				longest = append(longest, l)
-			}
-			if longest == nil {
-				continue
-			}
-			slices.Sort(longest)
-			name := "longest silence after " + kind
-			if kind == "back" {
-				name = "longest silence while the node comes back and leaderships return"
-			}
-			out = append(out, Figure{Name: name, Value: fmt.Sprintf("median %v, 90%% %v, worst %v of %d", ms(longest[len(longest)/2]), ms(longest[len(longest)*9/10]), ms(longest[len(longest)-1]), len(longest))})
+		return []Figure{
+			g.figure("longest silence after "+kind, longestIn(all, r.Marks, kind)),
+			goal{}.figure("longest silence while the node comes back and leaderships return", longestIn(all, r.Marks, "back")),
 		}
-		return out
 	}
+}
+
+// longestIn returns the longest silence in each mark of a kind, shortest first.
+func longestIn(all []verify.Silence, marks []Mark, kind string) (longest []time.Duration) {
+	for _, m := range marks {
+		if m.Kind != kind {
+			continue
+		}
+		var l time.Duration
+		for _, s := range all {
+			// It belongs to the mark in which it began; what was sent just before may be its beginning.
+			if s.From >= m.From-50*time.Millisecond && s.From < m.To && s.From+s.For > m.From {
+				l = max(l, s.For)
+			}
+		}
+		longest = append(longest, l)
+	}
+	slices.Sort(longest)
+	return longest
+}
+
+// figure tells of silences, shortest first, and by how much the goal was met or missed. Without any nothing was
+// measured, which is no success.
+func (g goal) figure(name string, of []time.Duration) Figure {
+	f := Figure{Name: name, Value: "none"}
+	if len(of) == 0 {
+		f.Breach = "nothing was measured"
+		return f
+	}
+	median, worst := of[len(of)/2], of[len(of)-1]
+	f.Value = fmt.Sprintf("median %v, 90%% %v, worst %v of %d", ms(median), ms(of[len(of)*9/10]), ms(worst), len(of))
+	var met, missed []string
+	for _, c := range []struct {
+		what     string
+		is, goal time.Duration
+	}{{"median", median, g.median}, {"worst", worst, g.worst}} {
+		switch {
+		case c.goal == 0:
+		case c.is > c.goal:
+			missed = append(missed, fmt.Sprintf("%s ≤ %v missed by %v", c.what, c.goal, ms(c.is-c.goal)))
+		default:
+			met = append(met, fmt.Sprintf("%s ≤ %v met by %v", c.what, c.goal, ms(c.goal-c.is)))
+		}
+	}
+	if told := slices.Concat(met, missed); len(told) > 0 {
+		f.Value += "; goal: " + strings.Join(told, ", ")
+	}
+	if len(missed) > 0 {
+		f.Breach = "the goal was missed"
+	}
+	return f
 }
