@@ -81,7 +81,7 @@ func cutOff(ctx context.Context, r *Rig) error {
 
 // elsewhereTime bounds how long the clients of a node that was cut off may take to be somewhere else: the grace, what
 // the node needs to know, and the time over which clients come to others.
-const elsewhereTime = 15 * time.Second
+const elsewhereTime = 20 * time.Second
 
 // servedElsewhere waits until a node has no clients and all of the load's have their subscriptions.
 func (r *Rig) servedElsewhere(ctx context.Context, i int) error {
