@@ -116,3 +116,29 @@ func TestOptionsAreChecked(t *testing.T) {
 		}
 	}
 }
+
+// A subscriber that belongs to a node finds whichever node there is while its own is away, however many others are
+// too, and goes back.
+func TestPinnedFindsANode(t *testing.T) {
+	const nodes = 5
+	for home := range nodes {
+		for lives := range nodes {
+			node, failures, at := home, 0, map[int]int{}
+			for ; node != lives; at[node]++ {
+				if failures++; failures > 2*pinnedTries*nodes {
+					t.Fatalf("from %d node %d is not found: tried %v", home, lives, at)
+				}
+				node = pinnedNext(node, home, nodes, failures)
+			}
+			if other := (home + 1) % nodes; lives != home && lives != other && at[other] < pinnedTries {
+				t.Errorf("from %d to %d, node %d was tried %d times", home, lives, other, at[other])
+			}
+			if next := pinnedNext(node, home, nodes, 0); (next == home) == (node == home) {
+				t.Errorf("from %d, which broke, %d goes to %d", node, home, next)
+			}
+		}
+	}
+	if pinnedNext(0, 0, 1, 100) != 0 {
+		t.Error("of one node another")
+	}
+}

@@ -34,27 +34,38 @@ type recorder struct {
 func (r *recorder) run(ctx context.Context) {
 	r.d.counters.subscribers.Add(1)
 	defer r.d.counters.subscribers.Add(-1)
-	node := r.home
+	home := r.home % len(r.d.o.Nodes)
+	node := home
 	for failures := 0; ctx.Err() == nil; {
-		wait, met, err := r.connection(ctx, r.d.o.Nodes[node%len(r.d.o.Nodes)])
+		wait, met := r.connection(ctx, r.d.o.Nodes[node])
 		if met {
 			failures = 0
 		} else {
 			failures++
 		}
-		switch {
-		case !r.pinned:
-			node += 1 + r.rng.IntN(max(1, len(r.d.o.Nodes)-1)) // another one
-		case err != nil && node != r.home:
-			node = r.home
-		default:
-			node++
+		if r.pinned {
+			node = pinnedNext(node, home, len(r.d.o.Nodes), failures)
+		} else {
+			node = (node + 1 + r.rng.IntN(max(1, len(r.d.o.Nodes)-1))) % len(r.d.o.Nodes) // another one
 		}
 		if failures > 0 {
 			wait = max(wait, time.Duration(r.rng.Int64N(int64(min(50*time.Millisecond<<min(failures, 5), time.Second)))))
 		}
 		sleep(ctx, wait)
 	}
+}
+
+// pinnedTries is how often one node is tried, home in between, before it is the next one's turn: a node on which
+// thousands fall at once may refuse some, and they are to come to it all the same.
+const pinnedTries = 4
+
+// pinnedNext is where a subscriber goes on that belongs to a node, home, of so many, after node: home, when that was
+// another one, or else another one. failures is how many in a row it has not reached.
+func pinnedNext(node, home, nodes, failures int) int {
+	if node != home || nodes == 1 {
+		return home
+	}
+	return (home + 1 + failures/(2*pinnedTries)%(nodes-1)) % nodes
 }
 
 func sleep(ctx context.Context, d time.Duration) {
@@ -105,10 +116,10 @@ func (r *recorder) cut() bool {
 
 // connection lives through one connection. met is whether a node was reached, wait how long it asked the
 // client to stay away.
-func (r *recorder) connection(ctx context.Context, addr string) (wait time.Duration, met bool, err error) {
+func (r *recorder) connection(ctx context.Context, addr string) (wait time.Duration, met bool) {
 	w, err := dial(ctx, addr, r.d.o.Token, r.pace)
 	if err != nil {
-		return 0, false, err
+		return 0, false
 	}
 	defer w.close()
 	r.mu.Lock()
@@ -138,7 +149,7 @@ func (r *recorder) connection(ctx context.Context, addr string) (wait time.Durat
 	if errors.As(err, &bad) || closed.Code == websocket.StatusProtocolError || closed.Code == websocket.StatusInvalidFramePayloadData {
 		r.note(Event{Kind: Violation, Detail: &Detail{Message: err.Error()}})
 	}
-	return min(wait, maxWait), true, err
+	return min(wait, maxWait), true
 }
 
 // maxWait bounds what a node may ask us to wait: a drain spreads its clients over some seconds.
