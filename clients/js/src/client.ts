@@ -69,9 +69,9 @@ export class Tidewire extends Emitter<ClientEvents> {
     this._publisher = new Publisher(this._newLink(), this._settings, (why) => this._fresh(this._links[0] as Link, why));
     this._unwatch = watch({
       _hidden: () => this._hidden(),
-      _visible: () => {
+      _visible: (online) => {
         clearTimeout(this._hiding);
-        this.resume();
+        this._resume(online);
       },
       _leaving: () => void this._flush(),
     });
@@ -151,9 +151,7 @@ export class Tidewire extends Emitter<ClientEvents> {
    * retryButton.onclick = () => k.resume();
    */
   resume(): void {
-    if (this._over()) return;
-    if (this._state === 'paused') this._state = 'connecting';
-    for (const l of this._links) l._wake();
+    this._resume(false);
   }
 
   /**
@@ -169,6 +167,12 @@ export class Tidewire extends Emitter<ClientEvents> {
       this._publisher._close('closed', 'the client was closed');
       await this._end((s) => s.close());
     }
+  }
+
+  private _resume(anew: boolean): void {
+    if (this._over()) return;
+    if (this._state === 'paused') this._state = 'connecting';
+    for (const l of this._links) l._wake(anew);
   }
 
   private _over(): boolean {

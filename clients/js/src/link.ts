@@ -65,14 +65,19 @@ export class Link implements Owner {
     (this._trying ?? this._conn)?._end(why, 1000);
   }
 
-  /** Connects now, or makes sure that the connection is alive: the device woke up or the network changed. */
-  _wake(): void {
+  /**
+   * Connects now, or makes sure that the connection is alive: the device woke up. `anew`: the network has come
+   * back. A connection of before is dead then, as a rule without a word, and is not worth asking.
+   */
+  _wake(anew: boolean): void {
     this._stopped = false;
+    const c = this._trying ?? this._conn;
+    if (c && (anew || (this._trying && Date.now() - c._began > 1000))) c._end(new Error('begun before the network changed'), 1006);
     if (this._conn) this._conn._probe();
-    else if (this._trying && Date.now() - this._trying._began > 1000) this._trying._end(new Error('begun before the network changed'), 1006);
-    if (this._conn || this._trying) return;
-    this._attempt = 0;
-    this._schedule(0);
+    else if (!this._trying) {
+      this._attempt = 0;
+      this._due();
+    }
   }
 
   _ready(c: Connection): void {
@@ -127,9 +132,15 @@ export class Link implements Owner {
   private _schedule(ms: number): number {
     const wait = Math.max(ms, this._notBefore - Date.now());
     clearTimeout(this._timer);
-    // Timers may fire a millisecond early.
-    this._timer = setTimeout(() => (Date.now() < this._notBefore ? this._schedule(0) : this._connect()), wait);
+    this._timer = setTimeout(() => this._due(), wait);
     return wait;
+  }
+
+  /** Connects, unless the server asked not to yet. Timers may fire a millisecond early. */
+  private _due(): void {
+    clearTimeout(this._timer);
+    if (Date.now() < this._notBefore) this._schedule(0);
+    else this._connect();
   }
 
   private _connect(): void {

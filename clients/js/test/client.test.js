@@ -217,9 +217,17 @@ test('a page that is hidden pauses, and resumes as soon as it is visible or onli
   page.dispatchEvent(new Event('visibilitychange'));
   const m = await accept();
   assert.deepEqual((await m.subbed([[0, 1, 1]])).resume, [[0, 1, 1]]);
-  // A new network: the connection is asked whether it lives.
+  // Seen again: the connection is asked whether it lives.
   const heard = m.conn.spoke;
-  win.dispatchEvent(new Event('online'));
+  page.dispatchEvent(new Event('visibilitychange'));
   await eventually('a ping is answered', () => m.conn.spoke > heard);
   assert.equal(k.state, 'live');
+  // A new network: the connection of the old one is dead, whatever it says. No timer is waited for.
+  const timers = globalThis.setTimeout;
+  globalThis.setTimeout = () => 0;
+  win.dispatchEvent(new Event('online'));
+  globalThis.setTimeout = timers;
+  await m.conn.closed.next('the connection ends');
+  const o = await accept();
+  assert.deepEqual((await o.subbed([[0, 1, 1]])).resume, [[0, 1, 1]]);
 });
