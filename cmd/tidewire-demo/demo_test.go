@@ -84,7 +84,7 @@ func TestDemo(t *testing.T) {
 		}
 		return resp.StatusCode, string(b)
 	}
-	for path, want := range map[string]string{"/": "<title>Tidewire", "/app.js": "import", "/client.js": "class Client", "/style.css": "color-scheme", "/icon.svg": "<svg", "/demo/config": fmt.Sprint(ports[2])} {
+	for path, want := range map[string]string{"/": "<title>Tidewire", "/app.js": "import", "/tidewire.js": "as Tidewire", "/count.js": "class Count", "/kept.js": "class Kept", "/style.css": "color-scheme", "/icon.svg": "<svg", "/demo/config": fmt.Sprint(ports[2])} {
 		if code, body := get(path); code != 200 || !strings.Contains(body, want) {
 			t.Errorf("GET %s: %d %.100s", path, code, body)
 		}

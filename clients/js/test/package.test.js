@@ -17,6 +17,18 @@ test('under 8 KB gzipped', (t) => {
   assert.ok(size < LIMIT, `${size} bytes`);
 });
 
+// It is in the repository so that `make run` needs Go alone.
+test("the demo's page has the client as it is built now", () => {
+  const dir = mkdtempSync(join(tmpdir(), 'tidewire-'));
+  try {
+    execFileSync(process.execPath, [join(root, 'page.js'), join(dir, 'tidewire.js')]);
+    const [want, have] = [join(dir, 'tidewire.js'), join(root, '../../cmd/tidewire-demo/page/tidewire.js')].map((path) => readFileSync(path, 'utf8'));
+    assert.ok(have === want, 'cmd/tidewire-demo/page/tidewire.js is not what clients/js builds: run make page and commit it');
+  } finally {
+    rmSync(dir, { recursive: true });
+  }
+});
+
 test('without dependencies; the lock file names no place to download from', () => {
   const pkg = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8'));
   assert.deepEqual(Object.keys({ ...pkg.dependencies, ...pkg.peerDependencies, ...pkg.optionalDependencies }), []);

@@ -1,5 +1,7 @@
 // The page. Records are data: everything they hold goes in as text, never as markup.
-import { Client } from './client.js';
+import { Tidewire } from './tidewire.js';
+import { Count } from './count.js';
+import { Kept } from './kept.js';
 
 const $ = (id) => document.getElementById(id);
 
@@ -48,7 +50,7 @@ function tileFor(symbol) {
 }
 
 function price(m) {
-  const bid = m.data?.bid;
+  const bid = m.value?.bid;
   if (typeof bid !== 'number') return;
   const t = tileFor(m.subject.slice('/prices/'.length));
   if (!t) return;
@@ -90,19 +92,19 @@ function chatLine(from, text) {
 }
 
 function chat(m) {
-  const mid = m.headers?.['chat-line'];
+  const mid = m.headers['chat-line'];
   let li = mine.get(mid);
   if (li) {
     mine.delete(mid);
     li.className = '';
     li.querySelector('.meta')?.remove();
   } else {
-    const d = m.data;
-    const isMessage = d !== null && typeof d === 'object' && 'text' in d;
+    const d = m.value;
+    const isMessage = m.kind === 'json' && d !== null && typeof d === 'object' && 'text' in d;
     li = chatLine(isMessage ? String(d.from ?? '?') : '?',
-      isMessage ? String(d.text) : m.text ?? (m.b64 !== undefined ? '(bytes)' : m.null ? '(tombstone)' : JSON.stringify(d)));
+      isMessage ? String(d.text) : { text: d, bytes: '(bytes)', null: '(tombstone)' }[m.kind] ?? JSON.stringify(d));
   }
-  arrived(li, m.pos);
+  arrived(li, m.position);
 }
 
 function arrived(li, pos) {
@@ -126,51 +128,60 @@ $('say').addEventListener('submit', (event) => {
   mine.set(mid, li);
   $('text').value = '';
   $('chat').scrollTop = $('chat').scrollHeight;
-  client.publish('/chat', { from, text }, mid, { 'chat-line': mid }).catch((err) => {
+  client.publish('/chat', { from, text }, { mid, headers: { 'chat-line': mid }, ack: 'replicated' }).catch((err) => {
     mine.delete(mid);
     li.querySelector('.meta').textContent = `refused: ${err.message}`;
   });
 });
 
-// keep is what a reload shows again, together with the places that the client goes on from.
-function keep() {
-  return {
-    tiles: [...tiles.values()].map((t) => [t.symbol, t.bids]),
-    chat: [...$('chat').children].map((li) => li.kept).filter((line) => line[2]).slice(-50),
-  };
-}
-
-// The connection.
+// The connection. The page starts on the node that it was loaded from.
 let received = 0, moves = 0, here = null;
 const { nodes } = await (await fetch('/demo/config')).json();
-// The page starts on the node that it was loaded from.
 nodes.sort((a, b) => (String(b.port) === location.port) - (String(a.port) === location.port));
-const client = new Client(nodes.map((n) => ({ id: n.id, url: `ws://${location.hostname}:${n.port}/ws` })), {
-  state(s) {
-    here = s.connected ? s.node : null;
-    $('where').textContent = s.connected ? `on node ${s.node}` : s.node ? `left ${s.node}, moving…` : 'connecting…';
-    $('where').classList.toggle('off', !s.connected);
-    if (s.connected && received === 0) tell(`connected to ${s.node}`);
-  },
-  record(m) {
-    received++;
-    if (m.subject.startsWith('/prices/')) price(m);
-    else if (m.subject === '/chat' || m.subject.startsWith('/chat/')) chat(m);
-  },
-  moved(m) {
-    if (m.subject !== '/prices/*') return;
-    if (m.from === null) {
-      tell(`reloaded, resumed on ${m.to} where the page was`);
-      return;
-    }
-    if (m.from !== m.to) moves++;
-    // What was missed shows with the next records: the sum is taken once they have come.
-    setTimeout(() => tell(`${m.from === m.to ? `back on ${m.to}` : `moved ${m.from} → ${m.to}`}, resumed, missed ${client.missed}, repeated ${client.repeated}`), 1500);
-  },
-  gap(subject, reason) { tell(`${subject}: records are lost (${reason})`); },
-  refused(m) { tell(`refused: ${m.message}`); },
-}, { storage: sessionStorage, keep });
-for (const [symbol, bids] of client.kept?.tiles ?? []) {
+const client = new Tidewire({ nodes: nodes.map((n) => `ws://${location.hostname}:${n.port}`), inOrder: true });
+
+function where(text, node) {
+  here = node ?? null;
+  put('where', text);
+  $('where').classList.toggle('off', !node);
+}
+let last; // the node before
+client.on('live', ({ node }) => {
+  where(`on node ${node}`, node);
+  if (!last) tell(`connected to ${node}`);
+  last = node;
+});
+client.on('connecting', () => where(last ? `left ${last}, moving…` : 'connecting…'));
+client.on('paused', () => where('paused while nobody looks'));
+client.on('moved', () => moves++);
+
+const counts = [];
+
+// stream prepares a subscription. What state() returns comes back as `before` after a reload, and is to be shown
+// again before start().
+function stream(subject, history, show, state) {
+  const storage = new Kept(subject, () => ({ count: count.keep(), shown: state() }));
+  const count = new Count(storage.before?.count);
+  counts.push(count);
+  const start = () => {
+    const s = client.subscribe(subject, { history, storage });
+    s.on('message', (m) => {
+      received++;
+      if (count.take(m)) show(m);
+    });
+    s.on('gap', (gap) => {
+      count.gap(gap);
+      tell(`${subject}: records are lost (${gap.reason})`);
+    });
+    s.on('denied', (error) => tell(`refused: ${error.message}`));
+    return s;
+  };
+  return { before: storage.before?.shown ?? [], start };
+}
+
+const prices = stream('/prices/*', 200, price, () => [...tiles.values()].map((t) => [t.symbol, t.bids]));
+const talk = stream('/chat', 20, chat, () => [...$('chat').children].map((li) => li.kept).filter((line) => line[2]).slice(-50));
+for (const [symbol, bids] of prices.before) {
   const t = tileFor(symbol);
   if (t) {
     t.bids = bids;
@@ -178,10 +189,23 @@ for (const [symbol, bids] of client.kept?.tiles ?? []) {
   }
 }
 draw();
-for (const [from, text, pos] of client.kept?.chat ?? []) arrived(chatLine(from, text), pos);
-client.subscribe('/prices/*', 200);
-client.subscribe('/chat', 20);
-globalThis.tidewire = client; // for the curious, and for tests
+for (const [from, text, pos] of talk.before) arrived(chatLine(from, text), pos);
+
+const total = (what) => counts.reduce((sum, c) => sum + c[what], 0);
+const priced = prices.start();
+talk.start();
+let went; // on after a break, at another node or the same, or after a reload
+priced.on('recovered', (r) => (went = r));
+// What was missed shows with the records that had waited: this comes after them.
+priced.on('live', () => {
+  if (!went) return;
+  const { previous, node } = went;
+  went = undefined;
+  const how = !previous ? `reloaded, resumed on ${node} where the page was` :
+    `${previous === node ? `back on ${node}` : `moved ${previous} → ${node}`}, resumed`;
+  tell(`${how}, missed ${total('missed')}, repeated ${total('repeated')}`);
+});
+globalThis.tidewire = client; // for the curious
 
 let counted = 0;
 setInterval(() => {
@@ -190,8 +214,8 @@ setInterval(() => {
   counted = received;
   put('moves', moves);
   for (const what of ['missed', 'repeated']) {
-    put(what, client[what]);
-    $(what).classList.toggle('bad', client[what] > 0);
+    put(what, total(what));
+    $(what).classList.toggle('bad', total(what) > 0);
   }
 }, 1000);
 
