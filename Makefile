@@ -12,8 +12,9 @@ help: ## this list
 build: ## the binaries, into ./bin
 	CGO_ENABLED=0 $(GO) build -trimpath -o bin/ ./cmd/tidewire ./cmd/tidectl ./cmd/tidewire-demo
 
-run: build ## a three-node cluster with an embedded Kafka and a page: http://127.0.0.1:8080/
-	@exec ./bin/tidewire-demo
+# DEMOFLAGS='-client-ports 9080,9180,9280': other ports, and whatever `bin/tidewire-demo -h` lists.
+run: build ## a three-node cluster with an embedded Kafka and a page: http://127.0.0.1:8080/ (DEMOFLAGS=)
+	@exec ./bin/tidewire-demo $(DEMOFLAGS)
 
 test: js lint unit race fuzz ## everything: lint, all tests (real Kafka too where there is a JVM), races, fuzzing
 

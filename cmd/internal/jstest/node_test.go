@@ -13,10 +13,9 @@ import (
 // clientDir is where the package is made.
 const clientDir = "../../../clients/js"
 
-// install makes an empty project with the packed client in it, and the package ws for the WebSocket that
-// Node.js before 22 lacks, and returns its folder. Where Node.js, npm or what `make js` installs is missing
-// it says so and skips the test; with TIDEWIRE_TEST_NODE=required it fails.
-func install(t *testing.T) string {
+// needNode skips the test and says why where Node.js, npm or what `make js` installs is missing; with
+// TIDEWIRE_TEST_NODE=required it fails.
+func needNode(t *testing.T) {
 	t.Helper()
 	missing := func(what string) {
 		t.Helper()
@@ -30,12 +29,19 @@ func install(t *testing.T) string {
 			missing(tool + " is not installed (Debian: apt-get install nodejs npm)")
 		}
 	}
+	if _, err := os.Stat(filepath.Join(clientDir, "node_modules", "ws")); err != nil {
+		missing("clients/js/node_modules is not there (make js)")
+	}
+}
+
+// install makes an empty project with the packed client in it, and the package ws for the WebSocket that
+// Node.js before 22 lacks, and returns its folder.
+func install(t *testing.T) string {
+	t.Helper()
+	needNode(t)
 	ws, err := filepath.Abs(filepath.Join(clientDir, "node_modules", "ws"))
 	if err != nil {
 		t.Fatal(err)
-	}
-	if _, err := os.Stat(ws); err != nil {
-		missing("clients/js/node_modules is not there (make js)")
 	}
 	dir := t.TempDir()
 	run(t, clientDir, "node", "build.js")
