@@ -26,8 +26,8 @@ func (c *Nodes) Join() (int, error) {
 	return i, c.Start(i)
 }
 
-// AskWhy waits until a node that is not a member says what is to be done about that: then it can be added.
-func (c *Nodes) AskWhy(ctx context.Context, i int) error {
+// WaitJoinable waits until a node that is not a member says what is to be done about that: then it can be added.
+func (c *Nodes) WaitJoinable(ctx context.Context, i int) error {
 	ctx, cancel := context.WithTimeout(ctx, nodesReady)
 	defer cancel()
 	want := "run `tidectl members add " + c.list[i].name + "="

@@ -47,10 +47,10 @@ func join(ctx context.Context, r *Rig, but ...int) error {
 	return nil
 }
 
-// takeIn has a node take in one that has been started, when that waits for it. It is asked once: a refusal is none
-// that goes away.
+// takeIn has a node take in one that has been started, when that waits for it. It is asked once: to ask until it is
+// granted would hide that it was refused.
 func takeIn(ctx context.Context, r *Rig, i, asked int) error {
-	if err := r.Nodes.AskWhy(ctx, i); err != nil {
+	if err := r.Nodes.WaitJoinable(ctx, i); err != nil {
 		return err
 	}
 	r.Note("%s is asked to add %s", r.Nodes.Name(asked), r.Nodes.Name(i))
@@ -129,7 +129,7 @@ func brokenOffAdd(ctx context.Context, r *Rig) error {
 			return err
 		}
 		r.Note("%s is started", r.Nodes.Name(i))
-		if err := r.Nodes.AskWhy(ctx, i); err != nil {
+		if err := r.Nodes.WaitJoinable(ctx, i); err != nil {
 			return err
 		}
 		asked := member(r, i)
