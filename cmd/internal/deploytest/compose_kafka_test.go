@@ -103,7 +103,7 @@ func newComposeKafka(t *testing.T) *composeKafka {
 		t.Skipf("REAL KAFKA NOT RUN: %v", err)
 	}
 	k := &composeKafka{t: t, dir: t.TempDir()}
-	k.java = []string{"-Xmx256m", "-XX:TieredStopAtLevel=1", "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn", "-cp", strings.TrimSpace(string(out)) + "/*"}
+	k.java = []string{"-Xmx512m", "-XX:TieredStopAtLevel=1", "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn", "-cp", strings.TrimSpace(string(out)) + "/*"}
 	for name, class := range tools {
 		var line strings.Builder
 		line.WriteString("#!/bin/sh\nexec java")
