@@ -20,14 +20,15 @@ const got = [], moved = [], count = new Count();
 const k = new Tidewire({ nodes: process.argv.slice(2), inOrder: true, backoffBaseMs: 10 });
 const s = k.subscribe('/prices/*', { history: 2 });
 s.on('recovered', ({ previous, node }) => moved.push(previous + ' ' + node));
-s.on('message', (m) => {
+const acks = [k.publish('/chat', { text: 'hi' }, { mid: 'm1' })];
+s.on('message', async (m) => {
   if (count.take(m)) got.push(m.value.n ?? m.value);
-  if (m.value.n === 6) k.publish('/chat', 'seen', { mid: 'm2' });
+  if (m.value.n === 6) acks.push(k.publish('/chat', 'seen', { mid: 'm2' }));
   if (m.value !== 'end') return;
+  await Promise.all(acks);
   console.log(JSON.stringify({ got, moved, missed: count.missed, repeated: count.repeated }));
   k.close();
 });
-k.publish('/chat', { text: 'hi' }, { mid: 'm1' });
 `
 
 // pageScript makes a folder with the page's scripts and one more, and a command that runs it. Where Node.js is
