@@ -161,7 +161,7 @@ const counts = [];
 // again before start().
 function stream(subject, history, show, state) {
   const storage = new Kept(subject, () => ({ count: count.keep(), shown: state() }));
-  const count = new Count(storage.before?.count);
+  const count = new Count(/^\/[^/]+\/\*$/.test(subject), storage.before?.count);
   counts.push(count);
   const start = () => {
     const s = client.subscribe(subject, { history, storage });

@@ -1,42 +1,37 @@
 // Counts of one subscription what should not happen: records that were missed or came twice. It does not take the
-// client's word: within a partition positions must rise, and the sample producer numbers the prices of each
-// symbol.
+// client's word but looks at positions: within a partition they must rise, and where the subscription is to every
+// record of its topic, by one. (Kafka's offsets, and so positions, skip where a topic is compacted or written in
+// transactions, which the demo's is not.)
 export class Count {
-  // kept: what keep() returned, on the page before a reload.
-  constructor(kept) {
+  // every: the subscription is to every record of its topic. kept: what keep() returned, before a reload.
+  constructor(every, kept) {
+    this.every = every;
     this.missed = 0;
     this.repeated = 0;
-    this.places = new Map(kept?.places); // partition -> position of the last record
-    this.numbers = new Map(kept?.numbers); // subject -> number of the last record
+    this.places = new Map(kept); // partition -> position of the last record
   }
 
   keep() {
-    return { places: [...this.places], numbers: [...this.numbers] };
+    return [...this.places];
   }
 
   // take counts a message, and says whether it is one to show.
-  take({ subject, position, value }) {
+  take({ position }) {
     const [partition, epoch, seqno] = position;
     const last = this.places.get(partition);
     if (last && (epoch < last[1] || (epoch === last[1] && seqno <= last[2]))) {
       this.repeated++;
       return false;
     }
+    // How far the epoch before went is not known here: the client is told, and tells of a gap.
+    if (last && this.every) this.missed += seqno - 1 - (epoch === last[1] ? last[2] : 0);
     this.places.set(partition, position);
-    const n = value?.n;
-    if (Number.isSafeInteger(n)) {
-      // A smaller number is that of a producer which began anew.
-      if (n > this.numbers.get(subject) + 1) this.missed += n - this.numbers.get(subject) - 1;
-      if (this.numbers.size > 10000) this.numbers.clear(); // costs a chance to notice, not a wrong count
-      this.numbers.set(subject, n);
-    }
     return true;
   }
 
   // gap counts what the client says is lost, as far as it is known, and does not count it again as a hole.
   gap({ at, lost }) {
-    this.places = new Map(at.map((p) => [p[0], p])); // may lie before: the cluster was made anew
     for (const { from, to } of lost) if (from && to && from[0] === to[0]) this.missed += to[1] - from[1] + 1;
-    this.numbers.clear();
+    this.places = new Map(at.map((p) => [p[0], p])); // may lie before: the cluster was made anew
   }
 }
