@@ -83,7 +83,7 @@ func TestNobodyFitMovesNothing(t *testing.T) {
 	apart := func(fit bool, order ...int) {
 		for _, i := range order {
 			f[i].Store(fit)
-			pause := time.NewTimer(fitnessPatience / 10) // a busy machine adds to it
+			pause := time.NewTimer(fitnessPatience / 3)
 			<-pause.C
 		}
 	}

@@ -25,9 +25,7 @@ func nodeScenarios() []Scenario {
 		{Name: "sigstop-1s", About: "SIGSTOP of a coordinator for 1 s", Slice: true, Silence: 4 * time.Second, Run: repeat(4, freeze(time.Second))},
 		{Name: "sigstop-10s", About: "SIGSTOP of a coordinator for 10 s", Silence: 4 * time.Second, Run: repeat(2, freeze(10*time.Second))},
 		{Name: "kill-all", About: "kill −9 of all nodes at once", Run: repeat(3, killAll(false))},
-		// Without publishes: the ids by which a repeated one is known are on the disks alone (docs/guarantees.md, I5).
-		{Name: "kill-all-wiped", About: "kill −9 of all nodes at once, all disks lost", Load: func(o *verify.Options) { o.Publishers = -1 },
-			Run: repeat(2, killAll(true))},
+		{Name: "kill-all-wiped", About: "kill −9 of all nodes at once, all disks lost", Run: repeat(2, killAll(true))},
 		{Name: "kill-random", About: "kill −9 of whatever node, again and again, some while another is not back yet", Run: repeat(70, killSome)},
 		{Name: "sigterm-five", About: "SIGTERM of two of five nodes at once", Nodes: 5, Silence: 4 * time.Second, Run: repeat(2, twoOfFive("SIGTERM"))},
 		{Name: "sigstop-five", About: "SIGSTOP of two of five nodes at once for 5 s", Nodes: 5, Silence: 6 * time.Second, Run: repeat(2, twoOfFive("SIGSTOP"))},
