@@ -164,3 +164,23 @@ func TestStatusOfANodeThatRefuses(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// Measurements on a cluster that runs share its topic: what the one before has left in it is not for the next.
+func TestMeasurementsShareNoSubject(t *testing.T) {
+	b := &bench{began: time.Now(), o: Options{Nodes: []string{"127.0.0.1:1"}, Brokers: kafkatest.Fake(t, kfake.SeedTopics(6, "bench")).Brokers(), Topic: "bench"}}
+	seen := map[string]bool{}
+	for range 3 {
+		sys, err := b.joinTidewire(t.Context(), 50)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for key := range 50 {
+			if s := sys.subject(key); seen[s] {
+				t.Errorf("%s is in two measurements", s)
+			} else {
+				seen[s] = true
+			}
+		}
+		sys.close()
+	}
+}

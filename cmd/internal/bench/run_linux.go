@@ -19,7 +19,7 @@ type bench struct {
 	began   time.Time
 	brokers []string
 	kafka   *process
-	topics  int // made so far
+	topics  int // made so far, or key sets where the topic is not ours
 	files   int // sockets that a process may have
 	report  *Report
 }

@@ -24,6 +24,7 @@ type tidewire struct {
 	feed
 	prod    *producer
 	topic   string
+	suffix  string // of keys: set where the topic is not ours alone
 	token   string
 	cluster *cluster
 	own     *kgo.Client // with which the topic is deleted; nil: it is not ours
@@ -95,10 +96,10 @@ func (b *bench) launchTidewire(ctx context.Context, keys int, prepare func(*prod
 func (t *tidewire) nameKeys(ours []int32) {
 	t.prod.keys = make([][]byte, t.keys)
 	for i := range t.prod.keys {
-		t.prod.keys[i] = []byte(keyName(i))
+		t.prod.keys[i] = []byte(keyName(i) + t.suffix)
 	}
 	for i := 0; t.keys == 1 && len(ours) > 0; i++ {
-		k := []byte(keyName(i))
+		k := []byte(keyName(i) + t.suffix)
 		for _, p := range ours {
 			if bridge.PartitionFor(k, partitions) == p {
 				t.prod.keys[0] = k
@@ -108,9 +109,11 @@ func (t *tidewire) nameKeys(ours []int32) {
 	}
 }
 
-// joinTidewire uses a cluster that runs.
+// joinTidewire uses a cluster that runs. The topic is that of all measurements, and a record that no client of the
+// one before waited for may be pushed when the next one's have subscribed already: so each has keys of its own.
 func (b *bench) joinTidewire(ctx context.Context, keys int) (_ *tidewire, err error) {
-	t := &tidewire{feed: feed{keys: keys}, topic: b.o.Topic, token: b.o.Token, admin: b.o.Admin, hosts: b.o.Nodes, http: http.Client{Timeout: 5 * time.Second}}
+	b.topics++
+	t := &tidewire{feed: feed{keys: keys}, topic: b.o.Topic, suffix: "." + strconv.FormatInt(b.began.Unix(), 36) + "." + strconv.Itoa(b.topics), token: b.o.Token, admin: b.o.Admin, hosts: b.o.Nodes, http: http.Client{Timeout: 5 * time.Second}}
 	defer func() {
 		if err != nil {
 			t.close()
