@@ -15,6 +15,7 @@ func TestBrowser(t *testing.T) {
 	d := startDemo(t)
 	t.Run("page", func(t *testing.T) { d.run(t, "live", nil) })
 	t.Run("node stopped", func(t *testing.T) { d.run(t, "stop", nil) })
+	t.Run("EventSource", func(t *testing.T) { d.run(t, "eventsource", map[string]any{"clients": d.clients}) })
 	t.Run("reload", func(t *testing.T) { d.run(t, "reload", nil) })
 	t.Run("offline", func(t *testing.T) { d.run(t, "offline", nil) })
 	t.Run("console under load", func(t *testing.T) {
