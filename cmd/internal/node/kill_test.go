@@ -124,7 +124,7 @@ func (p *process) status() (s bridge.NodeStatus) {
 }
 
 // kill -9 of one of three processes under load: subscribers of the others go on with a new epoch,
-// nothing lost or repeated; those of the dead node resume on another.
+// nothing lost or repeated; those of the dead node resume on another, by WebSocket and by Server-Sent Events.
 func TestKillMinusNineOfACoordinator(t *testing.T) {
 	eachReal(t, func(t *testing.T, k *aKafka) {
 		topic := k.topic(t, 6, nil)
@@ -132,15 +132,15 @@ func TestKillMinusNineOfACoordinator(t *testing.T) {
 		eventually(t, "the node that is to die to coordinate a partition", func() bool {
 			return slices.ContainsFunc(nodes[0].status().Partitions, func(p bridge.PartitionStatus) bool { return p.Topic == topic && string(p.Coordinator) == nodes[0].name })
 		})
-		var watchers []*watcher
-		for i, p := range nodes {
+		var watchers, streams []*watcher
+		for i := range nodes {
 			// Each keeps to its node, and goes to the next when that is dead.
 			addrs := func(n int) string { return nodes[(i+n)%3].addr }
-			_ = p
 			watchers = append(watchers, watch(t, "/"+topic+"/*", 0, addrs), watch(t, "/"+topic+"/key-2", 0, addrs))
+			streams = append(streams, watchSSE(t, "/"+topic+"/*", addrs))
 		}
 		stop := trickle(t, k, topic, 8, 2*time.Millisecond)
-		eventually(t, "records to flow", func() bool { return watchers[0].count() > 200 && watchers[2].count() > 200 })
+		eventually(t, "records to flow", func() bool { return watchers[0].count() > 200 && watchers[2].count() > 200 && streams[0].count() > 200 })
 
 		dead := nodes[0]
 		if err := dead.cmd.Process.Signal(syscall.SIGKILL); err != nil {
@@ -183,10 +183,13 @@ func TestKillMinusNineOfACoordinator(t *testing.T) {
 				compare(t, w, one, m)
 			}
 		}
+		for _, w := range streams {
+			compare(t, w, all, n)
+		}
 		// The node that came back has filled its cache from Kafka, with the positions that the
 		// others gave out.
 		compare(t, back, all, n)
-		samePositions(t, append(watchers, back)...)
+		samePositions(t, append(append(watchers, back), streams...)...)
 		for _, p := range nodes {
 			if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
 				t.Fatal(err)
