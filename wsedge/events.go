@@ -160,9 +160,9 @@ func (f *flusher) replayEvents(s *session, c *cursor, pending []byte) {
 	}
 }
 
-// chunkEvents adds the records of a chunk one by one, for each has an id of its own, and returns the index to
-// go on from.
-func (f *flusher) chunkEvents(c *cursor, ch cache.Chunk) cache.Index {
+// chunkFrames adds the records of a chunk one by one, for each has an id of its own or is compressed on its own,
+// and returns the index to go on from.
+func (f *flusher) chunkFrames(c *cursor, ch cache.Chunk) cache.Index {
 	for k := range ch.Count() {
 		if it := ch.Item(k); k == 0 || !f.full() {
 			f.addFrame(c, it)

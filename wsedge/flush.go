@@ -30,6 +30,10 @@ type flusher struct {
 	items   []cache.Item
 	events  eventWriter // what an SSE session's pieces are wrapped in
 	sampled uint32
+
+	// The last record that was compressed here, and what it was compressed to.
+	squeezedKey deflatedKey
+	squeezed    []byte
 }
 
 const sampleEvery = 16
@@ -89,6 +93,12 @@ func (f *flusher) reset() {
 	f.pieces, f.cursors, f.size, f.buffers = f.pieces[:0], f.cursors[:0], 0, 0
 	f.events.reset()
 	f.out.reset()
+}
+
+// forget lets go of what was kept for the next session, when there is none for now.
+func (f *flusher) forget() {
+	f.events.forget()
+	f.squeezedKey, f.squeezed = deflatedKey{}, nil
 }
 
 func (f *flusher) add(p piece) {
@@ -292,9 +302,9 @@ func (f *flusher) readLog(c *cursor, place cache.Index) (next cache.Index, gap *
 		if ch.Behind || ch.Gap != nil {
 			return ch.Next, ch.Gap, ch.Behind
 		}
-		if len(ch.Bytes) > 0 && c.sub.s.stream != nil {
+		if len(ch.Bytes) > 0 && (c.sub.s.stream != nil || c.sub.s.deflate) {
 			f.sample(c, ch.Timestamp())
-			return f.chunkEvents(c, ch), nil, false
+			return f.chunkFrames(c, ch), nil, false
 		}
 		if len(ch.Bytes) > 0 {
 			f.sample(c, ch.Timestamp())
@@ -335,8 +345,11 @@ func (f *flusher) readLog(c *cursor, place cache.Index) (next cache.Index, gap *
 // addFrame adds the piece of one record of the cache.
 func (f *flusher) addFrame(c *cursor, it cache.Item) {
 	p := piece{kind: pieceFrame, buf: it.Frame, c: c, place: it.Index + 1, pos: it.Pos, count: 1}
-	if c.sub.s.stream != nil {
-		f.events.dress(&p, c.sub.s)
+	switch s := c.sub.s; {
+	case s.stream != nil:
+		f.events.dress(&p, s)
+	case s.deflate:
+		p.buf = f.squeeze(c, it.Pos, it.Frame)
 	}
 	f.add(p)
 }

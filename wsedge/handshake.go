@@ -59,6 +59,7 @@ func (srv *Server) upgrade(conn net.Conn, req *http.Request, ahead []byte) {
 		_ = ws.CloseNow()
 		return
 	}
+	s.deflate = deflates(w.Header())
 	ws.SetReadLimit(srv.cfg.MaxFrameBytes + 1) // a margin: the limit itself is ours, see readFrame
 	s.ws = ws
 	s.greet()
@@ -79,6 +80,9 @@ func (srv *Server) acceptOptions(s *session) *websocket.AcceptOptions {
 	opts := &websocket.AcceptOptions{
 		Subprotocols:   []string{Subprotocol},
 		OnPongReceived: func(context.Context, []byte) { s.lastPong.Store(time.Now().UnixMilli()) },
+	}
+	if srv.cfg.Compression {
+		opts.CompressionMode = websocket.CompressionNoContextTakeover
 	}
 	if slices.Contains(srv.cfg.AllowedOrigins, "*") {
 		opts.InsecureSkipVerify = true

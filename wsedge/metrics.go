@@ -57,6 +57,9 @@ func newMetrics(srv *Server) *metrics {
 	gauge("tidewire_blocked_connections", "Connections whose socket is full.", func() int64 { return srv.Stats().Blocked })
 	counter("tidewire_delivered_messages_total", "Messages written to subscribers.", func() int64 { return srv.Stats().Delivered })
 	counter("tidewire_delivered_bytes_total", "Bytes of messages written to subscribers.", func() int64 { return srv.Stats().Bytes })
+	counter("tidewire_compressed_frames_total", "Records compressed for clients that asked for it, each once for all of them.", srv.deflated.frames.Load)
+	counter("tidewire_compressed_bytes_in_total", "Bytes of these before.", srv.deflated.before.Load)
+	counter("tidewire_compressed_bytes_out_total", "Bytes of these after.", srv.deflated.after.Load)
 	counter("tidewire_slow_closes_total", "Connections closed with 4008 because the client did not keep up.", m.slow.Load)
 	m.all = append(m.all, m.latency, m.resumes, m.publishes, m.errors, m.requests)
 	return m

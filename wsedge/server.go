@@ -31,6 +31,8 @@ type Config struct {
 	Heartbeat      time.Duration // TIDEWIRE_HEARTBEAT, default 25 s
 	MaxFrameBytes  int64         // TIDEWIRE_MAX_FRAME_BYTES, default 1 MiB
 	AllowedOrigins []string      // TIDEWIRE_ALLOWED_ORIGINS: hosts or origins, may hold *; default the same host
+	Compression    bool          // TIDEWIRE_COMPRESSION: agree to permessage-deflate
+	DeflatedBytes  int           // compressed frames that are kept for the next who wants them, default 16 MiB
 
 	// HTTP answers every path but /ws, /sse, /publish and /history. Default: 404.
 	HTTP http.Handler
@@ -77,7 +79,7 @@ func (c *Config) setDefaults() error {
 		value int
 	}{
 		{&c.MaxSubscriptions, 10000}, {&c.MaxBadRequests, 100}, {&c.MaxPublishes, 4096}, {&c.MaxReplays, 64},
-		{&c.SessionReplays, 4}, {&c.Shards, runtime.GOMAXPROCS(0)},
+		{&c.SessionReplays, 4}, {&c.DeflatedBytes, 16 << 20}, {&c.Shards, runtime.GOMAXPROCS(0)},
 	} {
 		if *n.field <= 0 {
 			*n.field = n.value
@@ -107,18 +109,19 @@ func (c *Config) setDefaults() error {
 // that one busy session holds up no dispatch.
 type Server struct {
 	// Set once.
-	cfg     Config
-	begun   time.Time
-	log     zerolog.Logger
-	metrics *metrics
-	hub     hub
-	wheel   wheel
-	shards  []*shard
-	httpd   *http.Server
-	httpIn  *connQueue
-	replays chan struct{} // a slot for each replay that reads from Kafka
-	ctx     context.Context
-	cancel  context.CancelFunc
+	cfg      Config
+	begun    time.Time
+	log      zerolog.Logger
+	metrics  *metrics
+	hub      hub
+	wheel    wheel
+	shards   []*shard
+	httpd    *http.Server
+	httpIn   *connQueue
+	replays  chan struct{} // a slot for each replay that reads from Kafka
+	deflated *deflated
+	ctx      context.Context
+	cancel   context.CancelFunc
 
 	turns       atomic.Uint64 // gives sessions to shards in turn
 	publishing  atomic.Int64  // on their way to Kafka
@@ -146,6 +149,7 @@ func New(cfg Config) (*Server, error) {
 		begun:     time.Now(),
 		log:       cfg.Logger.With().Str("component", "edge").Str("node", cfg.Node).Logger(),
 		replays:   make(chan struct{}, cfg.MaxReplays),
+		deflated:  newDeflated(cfg.DeflatedBytes),
 		listeners: make(map[net.Listener]bool),
 		shaking:   make(map[net.Conn]bool),
 		sessions:  make(map[*session]bool),

@@ -37,6 +37,8 @@ type session struct {
 	raw   syscall.RawConn // nil: cannot be tried, see writeAside
 	ws    *websocket.Conn // nil when it is an SSE stream
 
+	deflate bool // permessage-deflate was agreed on; set once
+
 	queued atomic.Bool            // in the shard's queue
 	woken  atomic.Pointer[cursor] // a stack of cursors that a dispatcher has found a record for
 

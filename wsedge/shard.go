@@ -49,7 +49,7 @@ func (sh *shard) run() {
 		turn, sh.queue = sh.queue, turn[:0]
 		sh.mu.Unlock()
 		if len(turn) == 0 {
-			sh.flusher.events.forget()
+			sh.flusher.forget()
 			select {
 			case <-sh.wake:
 				continue

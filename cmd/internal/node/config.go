@@ -45,6 +45,7 @@ type Config struct {
 	Heartbeat      time.Duration
 	IsolationGrace time.Duration
 	AllowedOrigins []string // empty: the same host only
+	Compression    bool     // of WebSocket messages, for clients that ask for it
 
 	// ClientNodes are the addresses that a draining node sends its clients to. Empty: they keep to
 	// their own lists.
@@ -211,6 +212,9 @@ func (e *env) parseEdge(c *Config, p *problems) {
 	c.MaxFrameBytes = int(n)
 	c.Heartbeat = p.duration("TIDEWIRE_HEARTBEAT", e.Heartbeat, 100*time.Millisecond, time.Hour)
 	c.IsolationGrace = p.duration("TIDEWIRE_ISOLATION_GRACE", e.IsolationGrace, 0, 24*time.Hour)
+	if c.Compression, ok = onOff(e.Compression); !ok {
+		p.add("TIDEWIRE_COMPRESSION", e.Compression, "want on or off")
+	}
 	for _, o := range list(e.AllowedOrigins) {
 		if u, err := url.Parse(o); o != "*" && (err != nil || u.Scheme == "" || u.Host == "" || strings.Trim(u.Path, "/") != "") {
 			p.add("TIDEWIRE_ALLOWED_ORIGINS", o, "want * or origins such as https://app.example.com")

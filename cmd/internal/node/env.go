@@ -50,6 +50,7 @@ type env struct {
 	Heartbeat      string `envconfig:"TIDEWIRE_HEARTBEAT" default:"25s" desc:"silence after which a client gets a heartbeat"`
 	IsolationGrace string `envconfig:"TIDEWIRE_ISOLATION_GRACE" default:"10s" desc:"how long a node cut off from the majority keeps its clients"`
 	AllowedOrigins string `envconfig:"TIDEWIRE_ALLOWED_ORIGINS" default:"" show:"same host" desc:"browser origins that may connect; * for any"`
+	Compression    string `envconfig:"TIDEWIRE_COMPRESSION" default:"off" desc:"on: records are compressed for WebSocket clients that ask for it (all browsers do), each once; off: never"`
 	LogLevel       string `envconfig:"TIDEWIRE_LOG_LEVEL" default:"info" desc:"trace, debug, info, warn or error"`
 	LogFormat      string `envconfig:"TIDEWIRE_LOG_FORMAT" default:"json" desc:"json, or console for people"`
 }

@@ -151,7 +151,7 @@ func (n *Node) build() error {
 	n.edge, err = wsedge.New(wsedge.Config{
 		Backend: n.bridge, Cache: n.store, Encoder: encoder,
 		Node: string(cfg.NodeID), Nodes: cfg.ClientNodes,
-		Heartbeat: cfg.Heartbeat, MaxFrameBytes: int64(cfg.MaxFrameBytes), AllowedOrigins: cfg.AllowedOrigins,
+		Heartbeat: cfg.Heartbeat, MaxFrameBytes: int64(cfg.MaxFrameBytes), AllowedOrigins: cfg.AllowedOrigins, Compression: cfg.Compression,
 		HTTP: cfg.HTTP, Logger: cfg.Log, Registerer: n.metrics.registry,
 	})
 	if err != nil {
