@@ -99,6 +99,7 @@ func serve(stderr io.Writer) int {
 	for _, name := range node.Unknown() {
 		cfg.Log.Warn().Str("variable", name).Msg("no such variable: it is ignored")
 	}
+	cfg.LimitMemory()
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
 	defer stop()
 	n, err := node.New(cfg)

@@ -105,6 +105,9 @@ func (m *measurement) end(from mark) (map[string]float64, *window, error) {
 		v["cpu_us"] = micros(cpu) / float64(c.messages)
 		v["cores"] = cpu.Seconds() / took.Seconds()
 		v["rss_mb"] = float64(use.rss) / 1e6
+		if p := use.pauses.since(from.use.pauses); len(p) > 0 {
+			v["gc_pauses"], v["gc_p999_ms"], v["gc_max_ms"] = p[len(p)-1].count, millisAtMost(p, 0.999), millisAtMost(p, 1)
+		}
 	}
 	if m.s.kind != kindSaturated { // there it is the length of the queues
 		latencies(v, "", &w.groups[0])

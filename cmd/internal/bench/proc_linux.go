@@ -175,6 +175,8 @@ func tail(file string) string {
 type usage struct {
 	cpu time.Duration // since it began
 	rss int64         // bytes now
+
+	pauses pauses // for garbage, since it began; a node's alone
 }
 
 // clockTick is the unit of times in /proc: sysconf(_SC_CLK_TCK), which is 100 on every Linux that Go runs on.
@@ -198,7 +200,7 @@ func usageOf(pid int) (usage, error) {
 	if err != nil {
 		return usage{}, fmt.Errorf("/proc/%d/status: %w", pid, err)
 	}
-	return usage{cpu, rss}, nil
+	return usage{cpu: cpu, rss: rss}, nil
 }
 
 // parseStat returns utime + stime, the 14th and 15th field; the second, a name in brackets, may hold anything.

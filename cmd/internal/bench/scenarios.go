@@ -34,6 +34,7 @@ const deadShare = 0.1
 // Scenarios returns all, in the order in which they run. The targets are those of ARCHITECTURE.md.
 func Scenarios() []Scenario {
 	whole := []Target{{Metric: "missing", AtMost: true}, {Metric: "repeated", AtMost: true}}
+	whole = append(whole, Target{Metric: "gc_max_ms", AtMost: true, Bound: 5})
 	floor := Target{Metric: "cpu_us", Over: ServerFloor, AtMost: true, Bound: 1.3}
 	perKey := []Target{
 		{Metric: "cpu_us", AtMost: true, Bound: 20},

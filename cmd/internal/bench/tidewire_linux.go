@@ -2,6 +2,7 @@ package bench
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -203,23 +204,44 @@ func (t *tidewire) settle(ctx context.Context) error { return t.prod.flush(ctx) 
 // usage is that of the node under test, or of all nodes of a cluster that runs, as their /metrics tell.
 func (t *tidewire) usage() (usage, bool, error) {
 	if t.cluster != nil {
-		u, err := usageOf(t.cluster.nodes[0].proc.cmd.Process.Pid)
+		n := t.cluster.nodes[0]
+		text, err := t.metrics(n.admin)
+		if err != nil {
+			return usage{}, false, err
+		}
+		u, err := usageOf(n.proc.cmd.Process.Pid)
+		if err == nil {
+			u.pauses, err = parsePauses(bytes.NewReader(text))
+		}
 		return u, err == nil, err
 	}
 	var sum usage
 	for _, a := range t.admin {
-		resp, err := t.http.Get("http://" + a + "/metrics")
+		text, err := t.metrics(a)
 		if err != nil {
 			return usage{}, false, err
 		}
-		u, err := parseMetrics(io.LimitReader(resp.Body, maxStatus))
-		if err = errors.Join(err, resp.Body.Close()); err != nil {
+		u, err := parseMetrics(bytes.NewReader(text))
+		if err != nil {
 			return usage{}, false, fmt.Errorf("metrics of %s: %w", a, err)
 		}
 		sum.cpu += u.cpu
 		sum.rss += u.rss
 	}
 	return sum, len(t.admin) > 0, nil
+}
+
+// metrics is what a node tells Prometheus.
+func (t *tidewire) metrics(admin string) ([]byte, error) {
+	resp, err := t.http.Get("http://" + admin + "/metrics")
+	if err != nil {
+		return nil, err
+	}
+	text, err := io.ReadAll(io.LimitReader(resp.Body, maxStatus))
+	if err = errors.Join(err, resp.Body.Close()); err != nil {
+		return nil, fmt.Errorf("metrics of %s: %w", admin, err)
+	}
+	return text, nil
 }
 
 // parseMetrics takes a process's time and memory out of what Prometheus scrapes.

@@ -8,11 +8,18 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// quarterOfMemory is the default budget of the cache: a quarter of what the process may use, which is
-// the container's limit where there is one and the machine's memory otherwise.
+// quarterOfMemory is the default budget of the cache.
 func quarterOfMemory() int64 {
 	const unknown = 256 << 20
-	total := int64(0)
+	if total := memory(); total > 0 {
+		return total / 4
+	}
+	return unknown
+}
+
+// memory is what the process may use, in bytes: the container's limit where there is one and the machine's memory
+// otherwise; 0 if neither can be read.
+func memory() (total int64) {
 	var info unix.Sysinfo_t
 	if unix.Sysinfo(&info) == nil {
 		total = int64(info.Totalram) * int64(info.Unit)
@@ -26,8 +33,5 @@ func quarterOfMemory() int64 {
 			total = n
 		}
 	}
-	if total == 0 {
-		return unknown
-	}
-	return total / 4
+	return total
 }

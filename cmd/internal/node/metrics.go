@@ -49,7 +49,7 @@ func newMetrics(node bridge.NodeID) *metrics {
 			Help: "From a record's Kafka timestamp to its being in this node's cache, one record a batch.", Buckets: delayBuckets}, []string{"topic"}),
 	}
 	m.registry.MustRegister(m.ingested, m.bytes, m.lag, m.published, m.delay, m.scattered,
-		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
+		collectors.NewGoCollector(), newGCPauses(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "tidewire_node_info", Help: "Always 1.",
 			ConstLabels: prometheus.Labels{"node": string(node), "version": Version()}}, func() float64 { return 1 }))
 	return m
