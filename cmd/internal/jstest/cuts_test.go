@@ -36,14 +36,7 @@ type event struct {
 // another node, and all the while receives one topic and publishes to another: nothing is lost, repeated or
 // out of order, and every publish is written once. TIDEWIRE_TEST_CUTS says how often, 100 times if not set.
 func TestCutsWithNodeChanges(t *testing.T) {
-	cuts := 100
-	if text := os.Getenv("TIDEWIRE_TEST_CUTS"); text != "" {
-		n, err := strconv.Atoi(text)
-		if err != nil || n < 1 {
-			t.Fatalf("TIDEWIRE_TEST_CUTS=%s is not a number of cuts", text)
-		}
-		cuts = n
-	}
+	cuts := cutsWanted(t)
 	dir := install(t)
 	const topic, chat, partitions = "prices", "chat", 3
 	kafka := kafkatest.Fake(t, kfake.SeedTopics(partitions, topic, chat))
@@ -55,7 +48,7 @@ func TestCutsWithNodeChanges(t *testing.T) {
 	s := start(t, dir, "cuts.js", string(args))
 
 	stop := func() {}
-	j := &judge{last: map[string][3]uint64{}, values: map[string][]string{}, published: map[string]int{}, acked: map[string]int{}}
+	j := newJudge()
 	patience := time.AfterFunc(waitTime+time.Duration(cuts)*time.Second, func() {
 		t.Errorf("the script does not come to its end: %d messages, moved %d times", j.messages, j.moved)
 		s.process.Kill()
@@ -89,26 +82,20 @@ func TestCutsWithNodeChanges(t *testing.T) {
 	if err := lines.Err(); err != nil {
 		t.Fatal(err)
 	}
-	// What came after that would have been too much.
-	want := map[string][]string{}
-	for _, r := range kafkatest.ReadCommitted(t, kafka.Brokers(), topic) {
-		key := fmt.Sprint(topic, " ", r.Partition)
-		want[key] = append(want[key], string(r.Value))
+	j.verdict(t, kafka.Brokers(), topic, partitions, cuts)
+}
+
+func cutsWanted(t *testing.T) int {
+	t.Helper()
+	text := os.Getenv("TIDEWIRE_TEST_CUTS")
+	if text == "" {
+		return 100
 	}
-	for key, values := range want {
-		if got := strings.Join(j.values[key], " "); got != strings.Join(values, " ") {
-			t.Errorf("%s: received %d records that are not the %d of Kafka", key, len(j.values[key]), len(values))
-		}
+	n, err := strconv.Atoi(text)
+	if err != nil || n < 1 {
+		t.Fatalf("TIDEWIRE_TEST_CUTS=%s is not a number of cuts", text)
 	}
-	for key, n := range j.acked {
-		if j.published[key] != n {
-			t.Errorf("%s: %d publishes acknowledged, %d received", key, n, j.published[key])
-		}
-	}
-	if j.moved < cuts || len(want) != partitions || j.allAcked() < cuts {
-		t.Errorf("%d changes of node, %d partitions, %d publishes: the test shows less than it should", j.moved, len(want), j.allAcked())
-	}
-	t.Logf("%d cuts: %d changes of node, %d messages, %d publishes", cuts, j.moved, j.messages, j.allAcked())
+	return n
 }
 
 // produce writes numbers under a few keys until it is told to stop.
@@ -140,6 +127,35 @@ type judge struct {
 	acked     map[string]int       // by key: the number that is acknowledged next
 	messages  int
 	moved     int
+}
+
+func newJudge() *judge {
+	return &judge{last: map[string][3]uint64{}, values: map[string][]string{}, published: map[string]int{}, acked: map[string]int{}}
+}
+
+// verdict holds what came against Kafka, when nothing comes any more: what came after the last that was due would have
+// been too much.
+func (j *judge) verdict(t *testing.T, brokers []string, topic string, partitions, cuts int) {
+	t.Helper()
+	want := map[string][]string{}
+	for _, r := range kafkatest.ReadCommitted(t, brokers, topic) {
+		key := fmt.Sprint(topic, " ", r.Partition)
+		want[key] = append(want[key], string(r.Value))
+	}
+	for key, values := range want {
+		if got := strings.Join(j.values[key], " "); got != strings.Join(values, " ") {
+			t.Errorf("%s: received %d records that are not the %d of Kafka", key, len(j.values[key]), len(values))
+		}
+	}
+	for key, n := range j.acked {
+		if j.published[key] != n {
+			t.Errorf("%s: %d publishes acknowledged, %d received", key, n, j.published[key])
+		}
+	}
+	if j.moved < cuts || len(want) != partitions || j.allAcked() < cuts {
+		t.Errorf("%d changes of node, %d partitions, %d publishes: the test shows less than it should", j.moved, len(want), j.allAcked())
+	}
+	t.Logf("%d cuts: %d changes of node, %d messages, %d publishes", cuts, j.moved, j.messages, j.allAcked())
 }
 
 func (j *judge) event(e event) error {
