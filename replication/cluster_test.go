@@ -136,6 +136,16 @@ func testLog() zerolog.Logger {
 
 func newCluster(t testing.TB, nodes, groups int, opts ...option) *cluster {
 	t.Helper()
+	c := newStoppedCluster(t, nodes, groups, opts...)
+	for i := range nodes {
+		c.start(i)
+	}
+	return c
+}
+
+// newStoppedCluster makes a cluster of which no node runs yet; their ports are listened on already.
+func newStoppedCluster(t testing.TB, nodes, groups int, opts ...option) *cluster {
+	t.Helper()
 	c := &cluster{t: t, nodes: make([]*Node, nodes)}
 	var lns []net.Listener
 	for i := range nodes {
@@ -161,9 +171,6 @@ func newCluster(t testing.TB, nodes, groups int, opts ...option) *cluster {
 			o(i, &cfg)
 		}
 		c.configs = append(c.configs, cfg)
-	}
-	for i := range nodes {
-		c.start(i)
 	}
 	t.Cleanup(func() {
 		for i := range c.nodes {

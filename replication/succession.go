@@ -55,6 +55,9 @@ func (s succession) among(kind func(view) bool) (id bridge.NodeID, ok bool) {
 		if _, lost := s.lost[p.ID]; lost || !s.leaderless(s.views[p.ID], at) {
 			continue
 		}
+		if at.bare() {
+			continue // it votes for nobody yet
+		}
 		voters = append(voters, at)
 		if !kind(s.views[p.ID]) || at.barred || s.passed[p.ID] {
 			continue
@@ -71,6 +74,47 @@ func (s succession) among(kind func(view) bool) (id bridge.NodeID, ok bool) {
 		}
 	}
 	return id, ok && 2*votes > len(s.members)
+}
+
+// beginning says whether a cluster is just about to begin: somebody has its first configuration, and somebody who is
+// there has not yet, for it has not met all the others (newcomer.go). It will in a moment, unless it meets one by
+// then that is in a later term, in any group: it takes that one for a node with data, and gives no vote before it
+// has caught up. Were two of three to be that late, nobody could be elected until newcomers are waited for no longer.
+func (s succession) beginning() bool {
+	begun, bare := false, false
+	for _, p := range s.members {
+		at, there := s.standing(p.ID)
+		if !there {
+			continue
+		}
+		if !s.views[p.ID].blank() {
+			return false // it is too late to wait
+		}
+		begun, bare = begun || !at.bare(), bare || at.bare()
+	}
+	return begun && bare
+}
+
+// electing says whether an election goes on of which a node knows nothing yet: somebody is in a later term than it,
+// and knows no leader. To know one that is lost is not enough: that one was elected, and died before all had heard
+// from it.
+func (s succession) electing(id bridge.NodeID) bool {
+	own, _ := s.standing(id)
+	for _, p := range s.members {
+		if at, there := s.standing(p.ID); there && at.Term > own.Term && at.Leader == "" {
+			return true
+		}
+	}
+	return false
+}
+
+// term returns the highest term that anybody is in.
+func (s succession) term() (term bridge.Term) {
+	for id := range s.views {
+		at, _ := s.standing(id)
+		term = max(term, at.Term)
+	}
+	return term
 }
 
 // leaderless says whether a node knows no leader, or only one that is lost to it as well.

@@ -19,7 +19,9 @@ import (
 //
 // The one that is waited for may not come: it died too, its disk hangs, it is refused. After takeoverPatience
 // without a sign of an election it is passed over, and the next one stands. Two that campaign at once are
-// harmless to what is agreed, but cost time: terms rise and votes split.
+// harmless to what is agreed, but cost time: terms rise and votes split. So nobody stands while it sees an election
+// that goes on already, of a node that asked others than those who are there now (turn.go); and at the first start of
+// a cluster nobody stands before the others can vote (succession.beginning).
 //
 // A node that is cut off from the leader alone takes nothing over: no majority has lost the leader.
 //
@@ -170,12 +172,19 @@ func (t *takeover) stand(g *group, lost map[bridge.NodeID]time.Duration, views m
 		waits[g.id] = w
 	}
 	s := succession{group: g.id, lost: lost, members: t.n.voters(g.id), views: views, passed: w.passed}
+	now := time.Now()
+	if s.beginning() && w.early(now) {
+		return
+	}
 	id, ok := s.candidate()
 	if !ok {
 		clear(w.passed) // all had their turn
 		return
 	}
-	if w.turn(id, highestTerm(g.id, views), id == t.n.cfg.NodeID && g.raft.State() == raft.Follower) && id == t.n.cfg.NodeID {
+	own := id == t.n.cfg.NodeID
+	sight := s.sight(id)
+	sight.idle = own && g.raft.State() == raft.Follower
+	if w.turn(now, sight) && own {
 		t.n.log.Info().Uint16("group", uint16(g.id)).Strs("lost", names(lost)).Msg("stands for election")
 		campaigns.Add(1)
 		go func() {
@@ -188,47 +197,6 @@ func (t *takeover) stand(g *group, lost map[bridge.NodeID]time.Duration, views m
 			g.campaign(takeoverPatience)
 		}()
 	}
-}
-
-// waiting is for whom a group waits.
-type waiting struct {
-	id     bridge.NodeID
-	begun  time.Time
-	since  time.Time   // of its last sign
-	term   bridge.Term // the highest that any node was in then
-	passed map[bridge.NodeID]bool
-}
-
-// turn notes that id should stand, in the light of the highest term that any node is in, and says whether
-// it should do so now. idle says that it is this node, and not at it.
-func (w *waiting) turn(id bridge.NodeID, term bridge.Term, idle bool) bool {
-	switch {
-	case id != w.id: // its time begins
-		w.id, w.begun, w.since, w.term = id, time.Now(), time.Now(), term
-		return true
-	case time.Since(w.begun) > takeoverTurn: // whatever it is at
-		w.passed[id] = true
-		w.id = ""
-	case term > w.term: // an election goes on
-		w.since, w.term = time.Now(), term
-	case idle && time.Since(w.since) > maxTakeoverPause:
-		// Its term was behind somebody's, which it has learnt by now.
-		w.since = time.Now()
-		return true
-	case time.Since(w.since) > takeoverPatience:
-		w.passed[id] = true
-		w.id = ""
-	}
-	return false
-}
-
-func highestTerm(g bridge.GroupID, views map[bridge.NodeID]view) (term bridge.Term) {
-	for _, v := range views {
-		if int(g) < len(v.groups) {
-			term = max(term, v.groups[g].Term)
-		}
-	}
-	return term
 }
 
 func names(of map[bridge.NodeID]time.Duration) (out []string) {

@@ -40,6 +40,15 @@ func (s standing) newer(than standing) bool {
 	return s.Last > than.Last
 }
 
+// bare says whether a node does not even have the first configuration: it does not know yet whether there is a
+// cluster, and gives no vote (newcomer.go).
+func (s standing) bare() bool { return s.Last == 0 }
+
+// blank says whether the node has nothing: no entry, no vote.
+func (v view) blank() bool {
+	return !slices.ContainsFunc(v.groups, func(s standing) bool { return s.Last > 1 || s.Term > 1 })
+}
+
 // hears says whether the node has a connection to another that works; true if it does not say.
 func (v view) hears(id bridge.NodeID) bool { return slices.Contains(v.alive, id) }
 
