@@ -110,7 +110,7 @@ func (n *Node) better(g *group) (Peer, bool) {
 	if g.raft.State() != raft.Leader {
 		return Peer{}, false
 	}
-	s := seats{now: map[bridge.GroupID]bridge.NodeID{}, candidates: map[bridge.GroupID][]bridge.NodeID{}, load: map[bridge.GroupID]float64{}}
+	s := seats{now: map[bridge.GroupID]bridge.NodeID{}, candidates: map[bridge.GroupID][]bridge.NodeID{}, load: map[bridge.GroupID]float64{}, noise: map[bridge.GroupID]float64{}}
 	for _, other := range n.groups {
 		id, _ := other.leader()
 		s.now[other.id] = id
@@ -120,7 +120,7 @@ func (n *Node) better(g *group) (Peer, bool) {
 				s.candidates[other.id] = append(s.candidates[other.id], p.ID)
 			}
 		}
-		s.load[other.id] = other.load.bytes()
+		s.load[other.id], s.noise[other.id] = other.load.bytes(time.Now())
 	}
 	to, ok := s.assign()[g.id]
 	if !ok || to == n.cfg.NodeID {

@@ -13,9 +13,9 @@ import (
 //
 // It begins with what is, so that it is at rest when nothing is wrong. Then, as long as one node leads two
 // groups more than another, one of them moves. Then groups trade places, two at a time, while that takes a
-// good part of its load off the busier node of the two: numbers stay even, and a group that carries most of
-// the records does not share its node with the next one. What a coordinator does for a group is to read it
-// from Kafka and to replicate it, so load is bytes applied a second.
+// good part of its load off the busier node of the two, and the two loads do not differ by chance alone: numbers
+// stay even, and a group that carries most of the records does not share its node with the next one. What a
+// coordinator does for a group is to read it from Kafka and to replicate it, so load is bytes applied a second.
 //
 // Every leader works it out for itself, from views that may be a second apart, and moves its own groups alone.
 // That two of them disagree costs a move too many and no more: what one of them has moved is where the other
@@ -28,12 +28,16 @@ type seats struct {
 	now        map[bridge.GroupID]bridge.NodeID   // who leads it; none: nobody is known to
 	candidates map[bridge.GroupID][]bridge.NodeID // who may, in the group's order of preference
 	load       map[bridge.GroupID]float64         // bytes a second; none: as good as idle
+	noise      map[bridge.GroupID]float64         // the variance of that; none: it is certain
 }
 
 const (
 	// worthwhile is the part of its load that a trade must take off the busier node. A hand-over costs an
 	// epoch and some milliseconds, and loads drift.
 	worthwhile = 0.2
+	// certain is how many times its standard deviation the difference of two loads must be. A few large batches, or
+	// the first seconds of a load, say little of what follows.
+	certain = 4
 	// idleBytes a second of all groups together, and less, are not worth a trade at all.
 	idleBytes = 64 << 10
 )
@@ -139,7 +143,7 @@ func (t *seating) tradeTwo() bool {
 				continue
 			}
 			gain := t.of[from] - max(t.of[from]-d, t.of[to]+d)
-			if gain > worthwhile*t.of[from] && gain > most {
+			if gain > worthwhile*t.of[from] && gain > most && d > certain*math.Sqrt(t.noise[g]+t.noise[h]) {
 				a, b, most = g, h, gain
 			}
 		}
