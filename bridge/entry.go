@@ -13,11 +13,16 @@ import (
 //	batch   = tp from next leader count record…                 kind 2
 //	reset   = tp topicID(16) expect first reason                kind 3
 //	note    = tp partitions scattered(1)                        kind 4
+//	recall  = tp next count (id(16) offset−previous)… count (offset−previous)…  kind 5
 //	record  = offset−previous timestamp−previous key value headers
 //	headers = count (name value)…
 //
 // Numbers are varints; byte strings are length+1 and bytes, 0 standing for null. Records share the
 // entry's memory when decoded.
+//
+// Builds before there was recall leave out an entry that holds one, as they do with every operation that they
+// do not know; so a recall has an entry of its own. They do no worse than they always did: after the loss of all
+// disks their window of message ids is empty. That is why the format is the same.
 const entryFormat = 1
 
 // EntryFormat and SnapshotFormat are what this build writes and reads: nodes tell each other.
@@ -31,9 +36,10 @@ const (
 	kindBatch
 	kindReset
 	kindNote
+	kindRecall
 )
 
-// An op is one operation of an entry: *startOp, *batchOp, *resetOp or *noteOp.
+// An op is one operation of an entry: *startOp, *batchOp, *resetOp, *noteOp or *recallOp.
 type op interface{ appendTo(b []byte) []byte }
 
 // newEntry begins an entry, with room for size bytes.
@@ -84,6 +90,25 @@ func (o *noteOp) appendTo(b []byte) []byte {
 	return appendBool(b, o.Scattered)
 }
 
+func (o *recallOp) appendTo(b []byte) []byte {
+	b = appendTP(append(b, kindRecall), o.TP)
+	b = binary.AppendVarint(b, int64(o.Next))
+	b = binary.AppendUvarint(b, uint64(len(o.Mids)))
+	previous := Offset(0)
+	for _, m := range o.Mids {
+		b = append(b, m.Key[:]...)
+		b = binary.AppendUvarint(b, uint64(m.Offset-previous))
+		previous = m.Offset
+	}
+	b = binary.AppendUvarint(b, uint64(len(o.Dropped)))
+	previous = 0
+	for _, at := range o.Dropped {
+		b = binary.AppendUvarint(b, uint64(at-previous))
+		previous = at
+	}
+	return b
+}
+
 // decodeEntry returns the operations of an entry, or an error when any of them is malformed: an entry
 // is applied whole or not at all.
 func decodeEntry(b []byte) ([]op, error) {
@@ -103,6 +128,8 @@ func decodeEntry(b []byte) ([]op, error) {
 			ops = append(ops, &resetOp{TP: r.tp(), Topic: r.topicID(), Expect: r.offset(), First: r.offset(), Reason: r.string()})
 		case kindNote:
 			ops = append(ops, &noteOp{TP: r.tp(), Partitions: r.int32(), Scattered: r.bool()})
+		case kindRecall:
+			ops = append(ops, r.recall())
 		default:
 			if r.err == nil {
 				return nil, fmt.Errorf("entry: unknown operation %d", kind)
@@ -148,4 +175,51 @@ func (r *reader) batch() *batchOp {
 		r.fail()
 	}
 	return o
+}
+
+func (r *reader) recall() *recallOp {
+	o := &recallOp{TP: r.tp(), Next: r.offset()}
+	mids := r.count(len(midKey{}) + 1)
+	if mids > midWindowSize {
+		r.fail()
+		return o
+	}
+	previous := Offset(0)
+	for i := range mids {
+		var m midEntry
+		copy(m.Key[:], r.take(uint64(len(m.Key))))
+		m.Offset = r.rising(previous, o.Next, i == 0)
+		if r.err != nil {
+			return o
+		}
+		o.Mids, previous = append(o.Mids, m), m.Offset
+	}
+	dropped := r.count(1)
+	if dropped > maxDropped {
+		r.fail()
+		return o
+	}
+	previous = 0
+	for i := range dropped {
+		at := r.rising(previous, o.Next, i == 0)
+		if r.err != nil {
+			return o
+		}
+		o.Dropped, previous = append(o.Dropped, at), at
+	}
+	return o
+}
+
+// rising reads an offset before end, as its distance from the one before it in a list.
+func (r *reader) rising(previous, end Offset, first bool) Offset {
+	delta := r.uvarint()
+	if delta > 1<<62 || (delta == 0 && !first) {
+		r.fail()
+		return 0
+	}
+	at := previous + Offset(delta)
+	if at < previous || at >= end {
+		r.fail()
+	}
+	return at
 }

@@ -29,6 +29,9 @@ type lead struct {
 	lag map[TopicPartition]int64 // offsets in Kafka not yet fetched, as of the last fetch
 
 	reads map[TopicPartition]*readState // owned by run
+	// recalled are partitions taken up from commits whose message ids are in the ledger again. Guarded by mu,
+	// which may be taken with a partition's held.
+	recalled map[TopicPartition]bool
 	// noting are the partitions with a note on its way; one at a time. Guarded by mu.
 	noting map[TopicPartition]bool
 
@@ -77,6 +80,8 @@ func (b *Bridge) Lead(ctx context.Context, group GroupID, term Term) {
 		lag:     make(map[TopicPartition]int64),
 		reads:   make(map[TopicPartition]*readState),
 		noting:  make(map[TopicPartition]bool),
+
+		recalled: make(map[TopicPartition]bool),
 	}
 	l.pub = newPublishing(l)
 	log := b.log.With().Uint16("group", uint16(group)).Uint64("term", uint64(term)).Logger()

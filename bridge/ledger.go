@@ -75,6 +75,16 @@ type noteOp struct {
 	Scattered  bool
 }
 
+// recallOp brings the message ids of records before Next that an earlier life of the cluster wrote or read. It is
+// refused unless the ledger was taken up from commits, ends at Next and has read nothing since.
+type recallOp struct {
+	TP   TopicPartition
+	Next Offset
+	Mids []midEntry // at most midWindowSize, offsets rising, all before Next
+	// Dropped are records among them that repeat one of the ids; at most maxDropped, rising, before Next.
+	Dropped []Offset
+}
+
 // stamped is what a batch became: the records that clients see, each with its position.
 type stamped struct {
 	Records   []Record
@@ -142,16 +152,12 @@ func (l *ledger) batch(term Term, op batchOp) (s stamped, ok bool) {
 	s.Positions = make([]Position, 0, len(records))
 	s.Records = records
 	for i, r := range records {
-		if k, has := midOf(r.Headers); has {
-			if _, seen := l.mids.find(k); seen {
-				if s.Repeats == 0 {
-					s.Records = slices.Clone(records[:i])
-				}
-				s.Repeats++
-				l.drop(r.Offset)
-				continue
+		if l.repeats(r) {
+			if s.Repeats == 0 {
+				s.Records = slices.Clone(records[:i])
 			}
-			l.mids.add(k, r.Offset)
+			s.Repeats++
+			continue
 		}
 		if s.Repeats > 0 {
 			s.Records = append(s.Records, r)
@@ -190,6 +196,36 @@ func (l *ledger) note(op noteOp) bool {
 	}
 	l.partitions = op.Partitions
 	l.scattered = l.scattered || op.Scattered
+	return true
+}
+
+// repeats takes a record's message id into the window, or, when the window has it already, the record among
+// the dropped ones; then it reports true.
+func (l *ledger) repeats(r Record) bool {
+	k, has := midOf(r.Headers)
+	if !has {
+		return false
+	}
+	if _, seen := l.mids.find(k); seen {
+		l.drop(r.Offset)
+		return true
+	}
+	l.mids.add(k, r.Offset)
+	return false
+}
+
+// recall applies op; it reports false when the ledger needs no ids brought, or ends elsewhere. What an earlier
+// recall brought is replaced: the one that comes later, by another coordinator, knows as much.
+func (l *ledger) recall(op recallOp) bool {
+	if !l.takenUp() || l.next() != op.Next {
+		return false
+	}
+	l.mids, l.dropped = midWindow{}, slices.Clone(op.Dropped)
+	for _, m := range op.Mids {
+		if _, seen := l.mids.find(m.Key); !seen {
+			l.mids.add(m.Key, m.Offset)
+		}
+	}
 	return true
 }
 

@@ -45,6 +45,8 @@ func opTP(o op) TopicPartition {
 		return o.TP
 	case *noteOp:
 		return o.TP
+	case *recallOp:
+		return o.TP
 	}
 	panic(fmt.Sprintf("bridge: operation of unknown type %T", o))
 }
@@ -70,6 +72,12 @@ func (b *Bridge) observe(p *partition, o op, r opResult) {
 		if !r.Refused {
 			b.log.Warn().Str("topic", p.tp.Topic).Int32("partition", p.tp.Partition).Int64("expected", int64(o.Expect)).
 				Int64("offset", int64(o.First)).Str("reason", o.Reason).Msg("records lost in Kafka: new epoch")
+		}
+	case *recallOp:
+		if !r.Refused {
+			b.log.Info().Str("topic", p.tp.Topic).Int32("partition", p.tp.Partition).Int("ids", len(o.Mids)).
+				Int("repeats", len(o.Dropped)).Msg("message ids of an earlier life taken from Kafka")
+			b.partitionsChanged(p)
 		}
 	case *noteOp:
 		if view, _ := b.Topic(p.tp.Topic); !r.Refused && o.Scattered && !view.Scattered {

@@ -2,6 +2,7 @@ package bridge
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"time"
 
@@ -85,6 +86,13 @@ func (p *partition) apply(term Term, o op) opResult {
 		}
 	case *noteOp:
 		res.Refused = !p.ledger.note(*o)
+	case *recallOp:
+		before := p.ledger.dropped
+		res.Refused = !p.ledger.recall(*o)
+		if !slices.Equal(before, p.ledger.dropped) { // the filling that the start began may have shown them
+			p.log.Reset(p.ledger.head())
+			p.beginFill()
+		}
 	}
 	if p.ledger.started() {
 		res.Next = p.ledger.next()

@@ -107,7 +107,8 @@ func outcome(res PublishResult, err error) string {
 // on its way to Kafka, then until the ledger has read it back, here (flights); from then on in the
 // ledger's window, on every node. A new coordinator does not know what the old one had on its way, so
 // it takes no id in a partition before its ledger has read everything that was in Kafka when it asked
-// (settled). What still slips through, a record of a dead coordinator that reaches Kafka after that,
+// (settled). A ledger that was taken up from commits begins at Kafka's end, and gets the ids of what is before
+// it by a recall. What still slips through, a record of a dead coordinator that reaches Kafka after that,
 // is dropped by the ledger, so that subscribers get it once.
 type publishing struct {
 	l *lead
@@ -312,7 +313,7 @@ func (p *publishing) reached(tp TopicPartition) {
 }
 
 // settle waits until the ledger has read what was in Kafka when this coordinator began, so that it
-// knows the message ids of the one before.
+// knows the message ids of the one before; also those of an earlier life of the cluster, which it does not read.
 func (p *publishing) settle(ctx context.Context, tp TopicPartition, part *publishPart) error {
 	if m, ok := p.l.b.topicMeta(tp.Topic); !ok || !m.Exposed {
 		return nil // never read: the ids are known in this role's memory alone
@@ -335,7 +336,7 @@ func (p *publishing) settle(ctx context.Context, tp TopicPartition, part *publis
 	}
 	for {
 		if lp := p.l.b.started(tp); lp != nil {
-			if err := lp.wait(ctx, func(l *ledger) bool { return l.next() >= end }); err != nil {
+			if err := lp.wait(ctx, func(l *ledger) bool { return l.next() >= end && p.l.knowsMids(tp, l) }); err != nil {
 				return unavailable(fmt.Errorf("%v is not read to its end yet: %w", tp, err))
 			}
 			break

@@ -7,8 +7,11 @@ import "slices"
 func (b *Bridge) Commits() []CommitOffset {
 	var out []CommitOffset
 	for _, p := range b.led() {
+		lead := b.lead(p.group)
 		p.view(func(l *ledger) {
-			if l.started() {
+			// A commit of a ledger that was taken up says that the message ids are in it again: who finds it
+			// does not look for them.
+			if l.started() && lead != nil && lead.knowsMids(p.tp, l) {
 				out = append(out, CommitOffset{TP: p.tp, Offset: l.next(), Metadata: l.metadata()})
 			}
 		})

@@ -59,26 +59,28 @@ const commitPatience = time.Minute
 // errNotCommitted: the consumer group's commits do not know the epoch yet that a rebirth has opened.
 var errNotCommitted = errors.New("waiting for the consumer group to commit the new epoch, so that its positions survive another loss of all disks")
 
-// awaitCommit holds a partition back that was taken up from commits, until they know the epoch in which its
-// records will be given positions. Were all disks lost again before, the next life would find the commits of
+// awaitCommit holds a partition back that was taken up from commits, until its message ids are read back from
+// Kafka and the commits know the epoch in which its records will be given positions. Were all disks lost again before, the next life would find the commits of
 // the one before this one, and give the same records other positions.
 func (s *starter) awaitCommit(p *partition) {
 	begun := time.Now()
+	back := newRecall(s.l, p)
 	s.mu.Lock()
 	s.known[p.tp] = false
 	s.mu.Unlock()
 	s.background(p.tp, func(ctx context.Context) error {
-		ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
-		defer cancel()
-		var want Epoch
-		p.view(func(led *ledger) { want = led.upcoming() })
-		known := false
-		c, ok, err := s.commits.of(p.tp, func() (map[TopicPartition]CommitOffset, error) {
-			return s.l.b.cfg.Committed.Committed(ctx, s.unknown())
-		})
-		if err == nil && ok {
-			o, ours, err := parseMetadata(c.Metadata, c.Offset)
-			known = err == nil && ours && o.Epochs.last().Epoch >= want
+		from, known, err := s.committed(ctx, p)
+		if !known && !back.done {
+			switch {
+			case err != nil && time.Since(begun) <= commitPatience:
+				return err
+			case err != nil:
+				p.view(func(led *ledger) { from = led.next() })
+			}
+			if err := back.run(ctx, from); err != nil {
+				return err
+			}
+			begun = time.Now() // nobody could commit before
 		}
 		switch {
 		case known:
@@ -90,11 +92,29 @@ func (s *starter) awaitCommit(p *partition) {
 		default:
 			return errNotCommitted
 		}
+		s.l.midsKnown(p)
 		s.mu.Lock()
 		s.known[p.tp] = true
 		s.mu.Unlock()
 		return nil
 	})
+}
+
+// committed asks for the commit of a partition that was taken up from one: its offset, the partition's next if
+// there is none any more, and whether it knows the epoch that the next record will open.
+func (s *starter) committed(ctx context.Context, p *partition) (at Offset, known bool, err error) {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	var want Epoch
+	p.view(func(led *ledger) { want, at = led.upcoming(), led.next() })
+	c, ok, err := s.commits.of(p.tp, func() (map[TopicPartition]CommitOffset, error) {
+		return s.l.b.cfg.Committed.Committed(ctx, s.unknown())
+	})
+	if err != nil || !ok {
+		return at, false, err
+	}
+	o, ours, err := parseMetadata(c.Metadata, c.Offset)
+	return min(at, c.Offset), err == nil && ours && o.Epochs.last().Epoch >= want, nil
 }
 
 // unknown returns the partitions whose new epoch the commits do not know yet.
