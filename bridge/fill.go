@@ -117,7 +117,7 @@ func (f *filler) read(ctx context.Context, p *partition, run int, to Offset) (n 
 		}
 		if !begun {
 			begun = true
-			p.log.Reset(p.ledger.epochs.before(from))
+			p.log.Reset(p.ledger.before(from))
 		}
 		next := min(part.Next, to)
 		s := p.ledger.stampOld(part.Records, next)
@@ -230,6 +230,6 @@ func (l *ledger) stampOld(records []Record, next Offset) stamped {
 		s.Records = append(s.Records, r)
 		s.Positions = append(s.Positions, pos)
 	}
-	s.Head = l.epochs.before(next)
+	s.Head = l.before(next)
 	return s
 }

@@ -109,9 +109,25 @@ func (l *ledger) upcoming() Epoch {
 }
 func (l *ledger) next() Offset  { return l.epochs.last().End }
 func (l *ledger) first() Offset { return l.epochs[0].First }
+
+// head is the position of all that was read.
 func (l *ledger) head() Position {
-	e := l.epochs.last()
+	e := l.told().last()
 	return Position{Epoch: e.Epoch, Seqno: Seqno(e.End - e.First)}
+}
+
+// before returns the place just before offset o, as readers are told it.
+func (l *ledger) before(o Offset) Position { return l.told().before(o) }
+
+// told are the epochs that positions are given out in. The one that a rebirth appends is not among them before
+// the first record: the commits do not know it yet, and a client that was told its beginning would be unknown
+// to the life after another loss of all disks. The end of the epoch before it means the same.
+func (l *ledger) told() epochList {
+	told := l.epochs
+	for n := len(told); l.term == 0 && n > 1 && told[n-1].First == told[n-1].End && told[n-2].End == told[n-1].First; n-- {
+		told = told[:n-1]
+	}
+	return told
 }
 
 // start applies op; it reports false when the ledger has been started already.

@@ -255,7 +255,7 @@ func (r *ledgerRun) checkPositions() {
 			r.t.Fatalf("from before %d on at %+v (%v)", o, on, ok)
 		}
 	}
-	if b := l.epochs.before(r.w.next); b != r.w.head() {
+	if b := l.before(r.w.next); b != r.w.head() {
 		r.t.Fatalf("before next is %v, the head is %v", b, r.w.head())
 	}
 	s := l.stampOld(old, r.w.next)

@@ -180,7 +180,7 @@ func (p *partition) beginFill() {
 // caller holds mu.
 func (p *partition) endFill(ok bool) {
 	if !ok {
-		p.log.Reset(p.ledger.epochs.before(p.fillTo))
+		p.log.Reset(p.ledger.before(p.fillTo))
 	}
 	for _, f := range p.pending {
 		f()

@@ -71,7 +71,7 @@ func (p *partition) resolveHere(at Position) (Resolution, bool) {
 		// The log knows what came after, gaps included.
 		return Resolution{Verdict: FromCache, At: at}, true
 	}
-	if place := p.ledger.epochs.before(o.Next); !o.Truncated && !o.Evicted && place.Compare(base) >= 0 {
+	if place := p.ledger.before(o.Next); !o.Truncated && !o.Evicted && place.Compare(base) >= 0 {
 		return Resolution{Verdict: FromCache, At: place}, true
 	}
 	return Resolution{}, false
@@ -88,7 +88,7 @@ func (p *partition) resolveFrom(at Position, earliest Offset) Resolution {
 	}
 	earliest = min(earliest, p.ledger.next())
 	r := Resolution{Verdict: FromKafka, Offset: max(o.Next, earliest)}
-	r.At = epochs.before(r.Offset)
+	r.At = p.ledger.before(r.Offset)
 	evicted := o.Evicted
 	lostFrom, lostTo, some := o.LostFrom, o.LostTo, o.Truncated
 	if o.Next < earliest { // what Kafka held until lately comes on top of what it lost before

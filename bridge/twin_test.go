@@ -169,7 +169,15 @@ func (w *twin) reset(term Term, op resetOp) bool {
 	return true
 }
 
-func (w *twin) head() Position { return Position{Epoch: w.epoch, Seqno: Seqno(w.next - w.first)} }
+// head is where readers are told that the log ends: not in an epoch that was taken from commits and has no
+// record, when the one before it ends there too.
+func (w *twin) head() Position {
+	last := len(w.history) - 1
+	for e := w.history[last]; w.term == 0 && e.open && last > 0 && e.off == e.end && e.pos.Epoch > w.oldest; e = w.history[last] {
+		last--
+	}
+	return w.history[last].pos
+}
 
 // alive returns what each offset names now: the newest event of an offset that no later opening took.
 func (w *twin) alive() map[Offset]event {
