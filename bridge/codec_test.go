@@ -31,6 +31,8 @@ func sampleOps() []op {
 		&resetOp{TP: tp, Topic: TopicID{9}, Expect: 120, First: 3, Reason: ReasonTruncated},
 		&noteOp{TP: tp, Partitions: 13, Scattered: true},
 		&noteOp{TP: tp, Partitions: 13},
+		&recallOp{TP: tp, Next: 120, Mids: []midEntry{{midKey{1}, 0}, {midKey{2}, 118}, {midKey{255}, 119}}, Dropped: []Offset{7, 119}},
+		&recallOp{TP: tp, Next: 0},
 	}
 }
 
@@ -115,11 +117,37 @@ func TestEntryRefused(t *testing.T) {
 		"leader epochs' offsets":  join([]byte{entryFormat}, (&startOp{TP: ledgerTP, Leaders: leaderList{{1, 1}, {2, 1}}}).appendTo(nil)),
 		"epochs fall":             join([]byte{entryFormat}, (&startOp{TP: ledgerTP, Epochs: epochList{{2, 0, 1}, {2, 1, 1}}}).appendTo(nil)),
 		"epoch out of reason":     join([]byte{entryFormat}, (&startOp{TP: ledgerTP, Epochs: epochList{{1 << 60, 0, 1}}}).appendTo(nil)),
+		"id behind next":          encodeOps([]op{&recallOp{TP: ledgerTP, Next: 5, Mids: []midEntry{{Offset: 5}}}}),
+		"ids at one offset":       encodeOps([]op{&recallOp{TP: ledgerTP, Next: 5, Mids: []midEntry{{Offset: 3}, {Offset: 3}}}}),
+		"ids' offsets fall":       encodeOps([]op{&recallOp{TP: ledgerTP, Next: 5, Mids: []midEntry{{Offset: 3}, {Offset: 2}}}}),
+		"repeat behind next":      encodeOps([]op{&recallOp{TP: ledgerTP, Next: 5, Dropped: []Offset{1, 5}}}),
+		"ids beyond the window":   encodeOps([]op{recallOfMany(midWindowSize+1, 0)}),
+		"repeats beyond bounds":   encodeOps([]op{recallOfMany(0, maxDropped+1)}),
 		"partition over 31 bits":  join([]byte{entryFormat, kindNote, 1, 't'}, huge, []byte{1, 0}),
 	} {
 		if ops, err := decodeEntry(b); err == nil {
 			t.Errorf("%s: taken as %+v", name, ops)
 		}
+	}
+}
+
+// recallOfMany is a recall of so many ids and repeats.
+func recallOfMany(mids, dropped int) *recallOp {
+	o := &recallOp{TP: ledgerTP, Next: 1 << 40}
+	for i := range mids {
+		o.Mids = append(o.Mids, midEntry{midKey{byte(i), byte(i >> 8)}, Offset(i) << 20})
+	}
+	for i := range dropped {
+		o.Dropped = append(o.Dropped, Offset(i)<<20)
+	}
+	return o
+}
+
+// The largest recall is far from the size where an entry is closed.
+func TestRecallFitsAnEntry(t *testing.T) {
+	b := encodeOps([]op{recallOfMany(midWindowSize, maxDropped)})
+	if _, err := decodeEntry(b); err != nil || len(b) > maxEntryBytes/2 {
+		t.Errorf("%d bytes: %v", len(b), err)
 	}
 }
 
@@ -273,6 +301,8 @@ func FuzzEntry(f *testing.F) {
 				l.reset(term, *o)
 			case *noteOp:
 				l.note(*o)
+			case *recallOp:
+				l.recall(*o)
 			}
 			if l.started() {
 				checkLedger(t, l)

@@ -74,10 +74,11 @@ func (f *filler) run(ctx context.Context) {
 var errOvertaken = errors.New("overtaken")
 
 func (f *filler) fill(ctx context.Context, p *partition) {
-	p.mu.RLock()
-	filling, run, to := p.filling, p.fillRun, p.fillTo
-	p.mu.RUnlock()
-	if !filling {
+	p.mu.Lock()
+	taken, run, to := !p.filling || p.fillTaken == p.fillRun, p.fillRun, p.fillTo
+	p.fillTaken = run
+	p.mu.Unlock()
+	if taken { // a partition is queued at each change while it is being filled
 		return
 	}
 	begun := time.Now()

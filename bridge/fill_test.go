@@ -99,6 +99,25 @@ func TestFillAtStart(t *testing.T) {
 	n2.wantShown(orders0, append(n1.shown(orders0)[1:5], "e@2,2", "f@2,3")...)
 }
 
+// A partition that changes while it is being filled is queued again, and still filled by one worker. Two made the
+// cache panic.
+func TestFillingIsTakenOnce(t *testing.T) {
+	k := newKafka()
+	r, _, snapshot := history(t, k)
+	g := gated(k)
+	n2 := r.heldNode(t, k, "n2", func(c *Config) { c.Replayer = g })
+	n2.join(snapshot)
+	<-g.entered
+	over, cancel := context.WithCancel(testContext(t))
+	cancel()
+	n2.fills.fill(over, n2.started(orders0)) // as a second worker would; this one would give up at once
+	if n2.Filled() != 1 {
+		t.Error("taken twice")
+	}
+	close(g.gate)
+	n2.wantShown(orders0, "a@1,1", "b@1,2", "c@1,3", "d@2,1", "e@2,2")
+}
+
 // What arrives while the cache is being filled is shown after it, in order and without a seam.
 func TestLiveBatchesWaitForFilling(t *testing.T) {
 	k := newKafka()

@@ -178,6 +178,39 @@ func (r *ledgerRun) reborn() {
 	}
 }
 
+// recall brings ids of an earlier life, most often when the ledger may take them.
+func (r *ledgerRun) recall() {
+	if r.w.term != 0 && r.draw(0, 3, "in vain") > 0 {
+		r.reborn()
+	}
+	rec := &recallOp{TP: ledgerTP, Next: r.w.next}
+	if r.draw(0, 5, "elsewhere") == 0 {
+		rec.Next += Offset(r.draw(1, 2, "ahead"))
+	}
+	var mids []twinMid
+	n := min(Offset(r.draw(0, 6, "ids")), rec.Next)
+	for o := rec.Next - n; o < rec.Next; o++ {
+		m := midRecord(o, "u", fmt.Sprint("m", o%5)) // some come twice
+		id, _ := twinID(m)
+		if slices.ContainsFunc(mids, func(w twinMid) bool { return w.id == id }) {
+			rec.Dropped = append(rec.Dropped, o)
+			continue
+		}
+		k, _ := midOf(m.Headers)
+		mids, rec.Mids = append(mids, twinMid{id, o}), append(rec.Mids, midEntry{k, o})
+	}
+	ops, err := decodeEntry(encodeOps([]op{rec}))
+	if err != nil {
+		r.t.Fatalf("recall: %v", err)
+	}
+	want := r.w.recall(rec.Next, mids, rec.Dropped)
+	for _, l := range []*ledger{r.a, r.b} {
+		if l.recall(*ops[0].(*recallOp)) != want {
+			r.t.Fatalf("recall at %d, the ledger at %d: want %v", rec.Next, l.next(), want)
+		}
+	}
+}
+
 // terms opens epochs until the oldest fall out of the list.
 func (r *ledgerRun) terms() {
 	for range r.draw(1, maxEpochs+20, "terms") {
@@ -293,13 +326,15 @@ func TestLedgerAgainstTwin(t *testing.T) {
 		}
 		long := r.draw(0, 20, "long life") == 0
 		for range r.draw(1, 25, "steps") {
-			switch k := r.draw(0, 12, "op"); {
+			switch k := r.draw(0, 13, "op"); {
 			case k <= 7:
 				r.batch()
 			case k <= 10:
 				r.reset()
 			case k == 11:
 				r.reborn()
+			case k == 12:
+				r.recall()
 			case long:
 				r.terms()
 			}

@@ -27,6 +27,7 @@ type partition struct {
 	filling      bool
 	fillTo       Offset // where the filling ends: the ledger's next offset when it began
 	fillRun      int    // counts the fillings, so that an overtaken one writes nothing more
+	fillTaken    int    // the run that a worker has taken
 	filled       chan struct{}
 	pending      []func()
 	pendingBytes int

@@ -126,6 +126,43 @@ func TestRebornTwiceFromOneCommit(t *testing.T) {
 	n.wantShown(orders0, "a@1,1", "b@1,2", "c@1,3", "d@1,4", "e@1,5", "f@1,6", "g@1,7", "h@1001,1")
 }
 
+// And what the life in between told its clients means the same to the next, though no commit knows its epoch.
+// Before, they were told of a loss, and got records of the epoch before the one that they were in.
+func TestRebornTwiceKnowsThePlacesOfTheFirst(t *testing.T) {
+	k := dead(t)
+	k.elect(orders0, 5)
+	life := func(second int64) *testNode {
+		n := newRaft().node(t, k, "n1", func(c *Config) { c.Now = func() time.Time { return time.Unix(second, 0) } })
+		n.TopicsChanged(topicMap("orders", 1, 1))
+		n.lead()
+		n.wantNext(orders0, 5)
+		n.wantShown(orders0, "a@1,1", "b@1,2", "c@1,3", "d@1,4", "e@1,5")
+		return n
+	}
+	n := life(10)
+	told := []Position{n.head()}
+	for _, from := range []Position{{}, at(1, 2), at(1, 5)} {
+		n.forget()
+		res, err := n.Resolve(testContext(t), orders0, from)
+		if err != nil {
+			t.Fatal(err)
+		}
+		told = append(told, res.At)
+	}
+	log, _ := n.store.Lookup("orders", 0)
+	told = append(told, log.Bounds().Head)
+	n.depose()
+	n = life(20)
+	for _, p := range told {
+		if res, err := n.Resolve(testContext(t), orders0, p); err != nil || res.Verdict != FromCache {
+			t.Errorf("%v: %+v %v", p, res, err)
+		}
+	}
+	k.commitAlways(t, n)
+	k.write(orders0, "", "f")
+	n.wantShown(orders0, "a@1,1", "b@1,2", "c@1,3", "d@1,4", "e@1,5", "f@20001000,1")
+}
+
 // Another coordinator comes before the first record: the epoch that the commits know is used all the same.
 func TestRebornAndAnotherCoordinator(t *testing.T) {
 	k := dead(t)

@@ -137,6 +137,19 @@ func (w *twin) batch(term Term, op batchOp) (records []Record, positions []Posit
 	return records, positions, repeats, true
 }
 
+func (w *twin) recall(next Offset, mids []twinMid, dropped []Offset) bool {
+	if !w.started || w.term != 0 || w.next != next {
+		return false
+	}
+	w.mids, w.dropped = mids, slices.Clone(dropped)
+	for i, e := range w.history {
+		if !e.open && slices.Contains(dropped, e.off) {
+			w.history[i].rec = false
+		}
+	}
+	return true
+}
+
 func lastOf[T any](s []T, n int) []T { return s[max(0, len(s)-n):] }
 
 func twinID(r Record) (string, bool) {

@@ -1,6 +1,9 @@
 package node
 
 import (
+	"context"
+	"encoding/json"
+	"fmt"
 	"os"
 	"testing"
 
@@ -74,6 +77,90 @@ func TestEveryDiskLost(t *testing.T) {
 			}
 		}
 	})
+}
+
+// Publishes that were written before all disks were lost, some after the last commit, are repeated to the new
+// cluster from its first moment on, while others have written more than a window has ids: each is answered as a
+// duplicate, is once in Kafka and once with a subscriber.
+func TestPublishesRepeatedAfterEveryDiskLost(t *testing.T) {
+	eachKafka(t, func(t *testing.T, k *aKafka) {
+		const partitions = 4
+		topic := k.topic(t, partitions, nil)
+		c := startCluster(t, k, 3, topic, openForPublishing(t, topic))
+		g := newGate()
+		w := watch(t, "/"+topic+"/*", 0, func(i int) string { g.wait(); return c.addr(i) })
+		t.Cleanup(g.open)
+		cl := k.client(t, kgo.MaxVersions(kversion.V2_8_0())) // later ones name topics by id
+		publish := func(who string) map[int][]frame {
+			t.Helper()
+			ctx, cancel := context.WithTimeout(t.Context(), waitTime)
+			defer cancel()
+			acks, err := publishAll(ctx, c.addr(0), topic, who, 100, 16)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return acks
+		}
+		first := map[string]map[int][]frame{"early": publish("early")}
+		var old *kmsg.OffsetFetchResponse
+		eventually(t, "commits of what was published", func() bool {
+			old = fetchCommits(t, cl, c.group, topic, partitions)
+			return committed(old) == 100
+		})
+		first["late"] = publish("late")
+		eventually(t, "the records", func() bool { return w.count() == 200 })
+		g.shut()
+		for i := range c.nodes {
+			c.stop(i)
+		}
+		storeCommits(t, cl, c.group, old) // as if they had been killed
+		for _, a := range c.nodes {
+			if err := os.RemoveAll(a.cfg.DataDir); err != nil {
+				t.Fatal(err)
+			}
+		}
+		produce(t, k, topic, 20, 2*1024*partitions, "while dead")
+		for i := range c.nodes {
+			c.start(i)
+		}
+		for who, acks := range first {
+			for m, list := range acks {
+				a := c.publishAgain(t, topic, who, m)
+				if !a.Duplicate || a.Offset != list[0].Offset || a.Partition != list[0].Partition {
+					t.Fatalf("%s %d was at %d of %d, and again: %+v", who, m, list[0].Offset, list[0].Partition, a)
+				}
+			}
+		}
+		g.open()
+		c.waitReady()
+		want, n := expected(t, k, topic, nil)
+		if n != 200+2*1024*partitions {
+			t.Errorf("%d records in Kafka", n)
+		}
+		compare(t, w, want, n)
+	})
+}
+
+// publishAgain repeats a publish of publishAll until a node takes it.
+func (c *aCluster) publishAgain(t *testing.T, topic, who string, m int) (a frame) {
+	t.Helper()
+	eventually(t, "a publish to be taken", func() bool {
+		w, err := dialWire(t.Context(), c.addr(m))
+		if err != nil {
+			return false // it has just been started
+		}
+		defer w.close()
+		f, err := w.ask(t.Context(), 1, map[string]any{
+			"op": "pub", "subject": fmt.Sprintf("/%s/%s-%d", topic, who, m%50),
+			"data": json.RawMessage(fmt.Sprintf(`{"who":%q,"m":%d}`, who, m)), "mid": fmt.Sprintf("%s-%d", who, m),
+		})
+		if err != nil || f.Op != "acked" {
+			return false // unavailable, until the ids are back
+		}
+		a = *f
+		return true
+	})
+	return a
 }
 
 // epochs are the epochs in force, as node 0 knows them.
