@@ -60,8 +60,9 @@ const commitPatience = time.Minute
 var errNotCommitted = errors.New("waiting for the consumer group to commit the new epoch, so that its positions survive another loss of all disks")
 
 // awaitCommit holds a partition back that was taken up from commits, until its message ids are read back from
-// Kafka and the commits know the epoch in which its records will be given positions. Were all disks lost again before, the next life would find the commits of
-// the one before this one, and give the same records other positions.
+// Kafka and the commits know the epoch in which its records will be given positions. Were all disks lost again
+// before, the next life would find the commits of the one before this one, and give the same records other
+// positions.
 func (s *starter) awaitCommit(p *partition) {
 	begun := time.Now()
 	back := newRecall(s.l, p)
