@@ -16,7 +16,9 @@ import (
 
 // TestKafkaCodecs: each codec as kgo compresses it and the broker stores it, in one topic.
 func TestKafkaCodecs(t *testing.T) {
+	t.Parallel()
 	kafkatest.EachVersion(t, func(t *testing.T, version string) {
+		t.Parallel()
 		c := kafkatest.Shared(t, version)
 		topic := kafkatest.Topic(t)
 		c.CreateTopic(topic, 3, nil)
@@ -53,7 +55,9 @@ func TestKafkaCodecs(t *testing.T) {
 // TestKafkaCodecByBroker: the broker compresses anew itself (Java's snappy framing among them) and
 // stamps the records with its own time.
 func TestKafkaCodecByBroker(t *testing.T) {
+	t.Parallel()
 	kafkatest.EachVersion(t, func(t *testing.T, version string) {
+		t.Parallel()
 		c := kafkatest.Shared(t, version)
 		for _, codec := range []string{"gzip", "snappy", "lz4", "zstd"} {
 			topic := kafkatest.Topic(t)
@@ -73,7 +77,9 @@ func TestKafkaCodecByBroker(t *testing.T) {
 
 // TestKafkaTransactions: committed, aborted and plain records.
 func TestKafkaTransactions(t *testing.T) {
+	t.Parallel()
 	kafkatest.EachVersion(t, func(t *testing.T, version string) {
+		t.Parallel()
 		c := kafkatest.Shared(t, version)
 		topic := kafkatest.Topic(t)
 		c.CreateTopic(topic, 2, nil)
@@ -83,7 +89,9 @@ func TestKafkaTransactions(t *testing.T) {
 
 // TestKafkaCompacted: a topic with holes where records were, whole batches emptied among them.
 func TestKafkaCompacted(t *testing.T) {
+	t.Parallel()
 	kafkatest.EachVersion(t, func(t *testing.T, version string) {
+		t.Parallel()
 		c := kafkatest.Shared(t, version)
 		topic := kafkatest.Topic(t)
 		c.CreateTopic(topic, 1, map[string]string{
@@ -143,7 +151,9 @@ func TestKafkaCompacted(t *testing.T) {
 
 // TestKafkaOffsetsAndRange: ListOffsets, and offsets outside the log on both sides.
 func TestKafkaOffsetsAndRange(t *testing.T) {
+	t.Parallel()
 	kafkatest.EachVersion(t, func(t *testing.T, version string) {
+		t.Parallel()
 		c := kafkatest.Shared(t, version)
 		topic := kafkatest.Topic(t)
 		c.CreateTopic(topic, 2, nil)
@@ -163,7 +173,9 @@ func TestKafkaOffsetsAndRange(t *testing.T) {
 
 // TestKafkaTopics: topics that come, go and come back.
 func TestKafkaTopics(t *testing.T) {
+	t.Parallel()
 	kafkatest.EachVersion(t, func(t *testing.T, version string) {
+		t.Parallel()
 		c := kafkatest.Shared(t, version)
 		prefix := kafkatest.Topic(t)
 		one, two := prefix+"-1", prefix+"-2"

@@ -45,7 +45,9 @@ func rec(topic, key, value string) *Record {
 
 // TestTopics makes, grows, trims and deletes a topic, with real records in it.
 func TestTopics(t *testing.T) {
+	t.Parallel()
 	EachVersion(t, func(t *testing.T, version string) {
+		t.Parallel()
 		c := Shared(t, version)
 		topic := Topic(t)
 		c.CreateTopic(topic, 1, map[string]string{"retention.ms": "-1"})
@@ -71,7 +73,9 @@ func TestTopics(t *testing.T) {
 // TestReadCommitted has the reference reader leave out what was aborted, also at
 // the end of the log, where a consumer would wait for ever.
 func TestReadCommitted(t *testing.T) {
+	t.Parallel()
 	EachVersion(t, func(t *testing.T, version string) {
+		t.Parallel()
 		c := Shared(t, version)
 		topic := Topic(t)
 		c.CreateTopic(topic, 1, nil)
@@ -92,7 +96,9 @@ func TestReadCommitted(t *testing.T) {
 // TestCompaction shows that a compacted topic gets holes within a test's patience
 // and that the reference reader walks over them.
 func TestCompaction(t *testing.T) {
+	t.Parallel()
 	EachVersion(t, func(t *testing.T, version string) {
+		t.Parallel()
 		c := Shared(t, version)
 		topic := Topic(t)
 		c.CreateTopic(topic, 1, map[string]string{
@@ -123,6 +129,7 @@ func TestCompaction(t *testing.T) {
 func TestRestart(t *testing.T) {
 	t.Parallel()
 	EachVersion(t, func(t *testing.T, version string) {
+		t.Parallel()
 		c := Start(t, Options{Version: version, Config: map[string]string{"message.max.bytes": "2000"}})
 		topic := Topic(t)
 		c.CreateTopic(topic, 1, nil)
@@ -152,6 +159,7 @@ func TestRestart(t *testing.T) {
 func TestThreeBrokers(t *testing.T) {
 	t.Parallel()
 	EachVersion(t, func(t *testing.T, version string) {
+		t.Parallel()
 		c := Start(t, Options{Version: version, Brokers: 3})
 		topic := Topic(t)
 		c.CreateTopic(topic, 1, nil)
@@ -177,6 +185,7 @@ func TestThreeBrokers(t *testing.T) {
 func TestSASL(t *testing.T) {
 	t.Parallel()
 	EachVersion(t, func(t *testing.T, version string) {
+		t.Parallel()
 		c := Start(t, Options{Version: version, SASL: true})
 		ca, err := os.ReadFile(c.CAFile)
 		if err != nil {
@@ -242,7 +251,9 @@ func ask(t *testing.T, opts ...kgo.Opt) error {
 
 // TestConsumerGroupsDescribe has Kafka's own tool show a group's position.
 func TestConsumerGroupsDescribe(t *testing.T) {
+	t.Parallel()
 	EachVersion(t, func(t *testing.T, version string) {
+		t.Parallel()
 		c := Shared(t, version)
 		topic, group := Topic(t), Topic(t)
 		c.CreateTopic(topic, 1, nil)

@@ -37,7 +37,10 @@ type aKafka struct {
 
 // eachKafka runs a scenario against the embedded Kafka and, unless -short, against real ones.
 func eachKafka(t *testing.T, f func(t *testing.T, k *aKafka)) {
-	t.Run("fake", func(t *testing.T) { f(t, &aKafka{brokers: kafkatest.Fake(t).Brokers()}) })
+	t.Run("fake", func(t *testing.T) {
+		t.Parallel()
+		f(t, &aKafka{brokers: kafkatest.Fake(t).Brokers()})
+	})
 	eachReal(t, f)
 }
 

@@ -40,6 +40,7 @@ func trickle(t *testing.T, k *aKafka, topic string, keys int, pace time.Duration
 // A subscriber that is cut at random 100 times and comes back each time on another node misses nothing
 // and gets nothing twice.
 func TestHundredCutsOnOtherNodes(t *testing.T) {
+	t.Parallel()
 	eachKafka(t, func(t *testing.T, k *aKafka) {
 		topic := k.topic(t, 4, nil)
 		c := startCluster(t, k, 3, topic, nil)
@@ -87,6 +88,7 @@ func checkCuts(t *testing.T, k *aKafka, topic string, all, one *watcher) {
 // The same with vectors that are older than the cache: they are served from Kafka and join the live
 // stream without a seam.
 func TestCutsWithVectorsOlderThanTheCache(t *testing.T) {
+	t.Parallel()
 	eachKafka(t, func(t *testing.T, k *aKafka) {
 		topic := k.topic(t, 2, nil)
 		c := startCluster(t, k, 3, topic, func(cfg *Config) { cfg.CacheBytes = 1 << 20; cfg.CacheTTL = time.Second })

@@ -26,6 +26,7 @@ func produce(t *testing.T, k *aKafka, topic string, keys, n int, tag string) {
 // kafka-consumer-groups shows the nodes as members, each with the partitions that it coordinates, and
 // how far behind they are.
 func TestConsumerGroupShowsMembersPartitionsAndLag(t *testing.T) {
+	t.Parallel()
 	eachReal(t, func(t *testing.T, k *aKafka) {
 		topic := k.topic(t, 6, nil)
 		c := startCluster(t, k, 3, topic, nil)
@@ -63,6 +64,7 @@ func describes(text, topic string, c *aCluster) bool {
 
 // New topics that match and partitions that are added are picked up, from their first record.
 func TestNewTopicsAndPartitions(t *testing.T) {
+	t.Parallel()
 	eachReal(t, func(t *testing.T, k *aKafka) {
 		topic := k.topic(t, 2, nil)
 		c := startCluster(t, k, 3, "/^"+topic+".*/", nil)
@@ -100,6 +102,7 @@ func watchWhenThere(t *testing.T, subject string, history int, addr string) *wat
 // A topic that is deleted and created again goes on in a new epoch, and subscribers are told of the gap
 // or that the topic went.
 func TestTopicCreatedAgain(t *testing.T) {
+	t.Parallel()
 	eachReal(t, func(t *testing.T, k *aKafka) {
 		topic := k.topic(t, 1, nil)
 		c := startCluster(t, k, 3, topic, nil)
@@ -134,6 +137,7 @@ func TestTopicCreatedAgain(t *testing.T) {
 
 // A subscriber whose records Kafka has deleted is told which are lost, exactly.
 func TestRecordsDeletedUnderAResumingClient(t *testing.T) {
+	t.Parallel()
 	eachReal(t, func(t *testing.T, k *aKafka) {
 		topic := k.topic(t, 1, nil)
 		c := startCluster(t, k, 3, topic, func(cfg *Config) { cfg.CacheBytes = 1 << 20; cfg.CacheTTL = time.Second })
@@ -176,6 +180,7 @@ func TestRecordsDeletedUnderAResumingClient(t *testing.T) {
 
 // A broker that is restarted holds the records up and loses none.
 func TestBrokerRestart(t *testing.T) {
+	t.Parallel()
 	eachVersion(t, func(t *testing.T, version string) {
 		cluster := kafkatest.Start(t, kafkatest.Options{Version: version})
 		k := &aKafka{brokers: cluster.Brokers(), real: cluster}
@@ -196,6 +201,7 @@ func TestBrokerRestart(t *testing.T) {
 
 // The whole path over TLS and SASL.
 func TestWholePathOverTLSAndSASL(t *testing.T) {
+	t.Parallel()
 	eachVersion(t, func(t *testing.T, version string) {
 		cluster := kafkatest.Start(t, kafkatest.Options{Version: version, SASL: true})
 		for _, mechanism := range []string{"PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"} {

@@ -126,6 +126,7 @@ func (p *process) status() (s bridge.NodeStatus) {
 // kill -9 of one of three processes under load: subscribers of the others go on with a new epoch,
 // nothing lost or repeated; those of the dead node resume on another, by WebSocket and by Server-Sent Events.
 func TestKillMinusNineOfACoordinator(t *testing.T) {
+	t.Parallel()
 	eachReal(t, func(t *testing.T, k *aKafka) {
 		topic := k.topic(t, 6, nil)
 		nodes := startProcesses(t, k, topic)

@@ -11,6 +11,7 @@ import (
 
 // One record, every node: the thin path through all layers.
 func TestRecordReachesSubscribersOnEveryNode(t *testing.T) {
+	t.Parallel()
 	eachKafka(t, func(t *testing.T, k *aKafka) {
 		topic := k.topic(t, 4, nil)
 		c := startCluster(t, k, 3, topic, nil)
@@ -70,6 +71,7 @@ func load(t *testing.T, k *aKafka, topic string, records, keys int) {
 // order and with equal positions: 100,000 records over 12 partitions and 1,000 keys from a plain
 // producer and one with transactions, some aborted, and a compacted topic beside it.
 func TestSubscribersSeeWhatAReadCommittedConsumerSees(t *testing.T) {
+	t.Parallel()
 	eachReal(t, func(t *testing.T, k *aKafka) {
 		const keys = 1000
 		records := 100_000

@@ -82,6 +82,7 @@ func publishAll(ctx context.Context, addr, topic, who string, count, window int)
 // 10,000 publishes from clients on all nodes, half of them sent twice with the same mid: each is once in
 // Kafka and once with every subscriber, and the repeats are answered as duplicates of the first.
 func TestPublishesArriveOnceOnEveryNode(t *testing.T) {
+	t.Parallel()
 	eachKafka(t, func(t *testing.T, k *aKafka) {
 		total := 10_000
 		if raceEnabled {
@@ -159,6 +160,7 @@ func openForPublishing(t *testing.T, topics string) func(*Config) {
 
 // Only topics that are open for it can be published to, and every refusal says why.
 func TestPublishRefusals(t *testing.T) {
+	t.Parallel()
 	k := &aKafka{brokers: kafkatest.Fake(t).Brokers()}
 	open, closed := k.topic(t, 1, nil), kafkatest.Topic(t)+"-closed"
 	k.create(t, closed, 1, nil)
@@ -192,6 +194,7 @@ func TestPublishRefusals(t *testing.T) {
 
 // With Kafka away a publish is answered unavailable in bounded time, and goes through when it is back.
 func TestPublishWithKafkaAway(t *testing.T) {
+	t.Parallel()
 	eachVersion(t, func(t *testing.T, version string) {
 		cluster := kafkatest.Start(t, kafkatest.Options{Version: version})
 		k := &aKafka{brokers: cluster.Brokers(), real: cluster}

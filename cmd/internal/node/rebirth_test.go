@@ -16,6 +16,7 @@ import (
 // clients go on where they were, without loss or repeat, also those that have what was given out after the
 // last commit.
 func TestEveryDiskLost(t *testing.T) {
+	t.Parallel()
 	eachKafka(t, func(t *testing.T, k *aKafka) {
 		const partitions = 4
 		topic := k.topic(t, partitions, nil)

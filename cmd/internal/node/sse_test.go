@@ -126,6 +126,7 @@ func (w *watcher) events(ctx context.Context, addr, lastID string) string {
 // An EventSource that is cut at random 100 times and comes back each time on another node, with nothing but
 // the id of the last event that it got whole, misses nothing and gets nothing twice.
 func TestHundredCutsOfSSEOnOtherNodes(t *testing.T) {
+	t.Parallel()
 	eachKafka(t, func(t *testing.T, k *aKafka) {
 		topic := k.topic(t, 4, nil)
 		c := startCluster(t, k, 3, topic, nil)

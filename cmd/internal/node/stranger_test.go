@@ -39,12 +39,14 @@ func consumer(t *testing.T, k *aKafka, group, topic string) (records func() int)
 // An ordinary consumer that joins the cluster's group, before the nodes or after them, disturbs nobody: the
 // group shows who reads and is not what reading depends on.
 func TestStrangerInTheGroup(t *testing.T) {
+	t.Parallel()
 	for _, first := range []bool{true, false} {
 		name := "after the nodes"
 		if first {
 			name = "before the nodes"
 		}
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			eachKafka(t, func(t *testing.T, k *aKafka) {
 				topic := k.topic(t, 4, nil)
 				group := "stranger-" + topic
