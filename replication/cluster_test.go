@@ -302,6 +302,7 @@ func (c *cluster) spread(groups int) []int {
 }
 
 func TestThreeNodesAgree(t *testing.T) {
+	t.Parallel() // it waits for most of its time
 	c := newCluster(t, 3, 3)
 	for i := range 30 {
 		c.propose(bridge.GroupID(i%3), fmt.Sprintf("e%d", i))
@@ -325,6 +326,7 @@ func TestThreeNodesAgree(t *testing.T) {
 }
 
 func TestClusterOfOne(t *testing.T) {
+	t.Parallel() // it waits for most of its time
 	c := newCluster(t, 1, 2, func(_ int, c *Config) { c.Peers = nil })
 	c.propose(0, "a")
 	c.propose(1, "b")

@@ -19,6 +19,7 @@ import (
 )
 
 func TestRestartWithDisk(t *testing.T) {
+	t.Parallel() // it waits for most of its time
 	c := newCluster(t, 3, 1)
 	for i := range 5 {
 		c.propose(0, fmt.Sprint(i))
@@ -39,6 +40,7 @@ func TestRestartWithDisk(t *testing.T) {
 
 // A node whose disk is lost while the others have cut their logs gets a snapshot.
 func TestRestartWithoutDisk(t *testing.T) {
+	t.Parallel() // it waits for most of its time
 	c := newCluster(t, 3, 1, func(_ int, c *Config) { c.TrailingLogs = 1; c.SnapshotBytes = 1 })
 	l := c.waitLeader(0)
 	lost := (l + 1) % 3
@@ -69,6 +71,7 @@ func TestRestartWithoutDisk(t *testing.T) {
 
 // Entries as large as a segment of the log, and larger, go through.
 func TestLargeEntries(t *testing.T) {
+	t.Parallel() // it waits for most of its time
 	c := newCluster(t, 3, 1, func(_ int, c *Config) { c.HeartbeatTimeout = time.Second })
 	for i, size := range []int{1 << 20, segmentBytes + 1} {
 		c.propose(0, strings.Repeat(fmt.Sprint(i), size))
@@ -131,6 +134,7 @@ func refused(t *testing.T, cfg Config, want error, says ...string) {
 }
 
 func TestFolderOfAnotherShapeIsRefused(t *testing.T) {
+	t.Parallel() // it waits for most of its time
 	cfg := single(t)
 	openClose(t, cfg)
 	groups := cfg
@@ -159,6 +163,7 @@ func TestFolderThatCannotBeHad(t *testing.T) {
 }
 
 func TestFolderIsForOneProcess(t *testing.T) {
+	t.Parallel() // it waits for most of its time
 	cfg := single(t)
 	n, err := Open(cfg)
 	if err != nil {

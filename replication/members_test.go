@@ -197,6 +197,7 @@ func (l *proposer) end() {
 
 // A cluster grows from three to five nodes and shrinks to one, while entries are proposed.
 func TestMembersGrowAndShrink(t *testing.T) {
+	t.Parallel() // it waits for most of its time
 	const groups = 5 // so that each of five is the first choice of one
 	c := newCluster(t, 3, groups)
 	for g := range bridge.GroupID(groups) {
@@ -235,6 +236,7 @@ func TestMembersGrowAndShrink(t *testing.T) {
 // All nodes of the list that a cluster began with are replaced, one by one; two of them die first. Then one
 // of the new ones loses its disk.
 func TestAllOriginalMembersReplaced(t *testing.T) {
+	t.Parallel() // it waits for most of its time
 	const groups = 2
 	c := newCluster(t, 3, groups)
 	for g := range bridge.GroupID(groups) {
@@ -279,6 +281,7 @@ func TestAllOriginalMembersReplaced(t *testing.T) {
 // A node that nobody has added waits, says what to do, and disturbs nobody; with the list of the cluster's
 // beginning as with one that names it.
 func TestJoinerWaitsToBeAdded(t *testing.T) {
+	t.Parallel() // it waits for most of its time
 	c := newCluster(t, 3, 2, func(_ int, c *Config) { c.NewcomerWait = 200 * time.Millisecond })
 	for g := range bridge.GroupID(2) {
 		c.waitLeader(g)
@@ -307,6 +310,7 @@ func TestJoinerWaitsToBeAdded(t *testing.T) {
 
 // A node that was removed while it was dead, and is started again, says so and disturbs nobody.
 func TestRemovedNodeStartedAgain(t *testing.T) {
+	t.Parallel() // it waits for most of its time
 	c := newCluster(t, 3, 2, calm)
 	for g := range bridge.GroupID(2) {
 		c.waitLeader(g)
@@ -368,6 +372,7 @@ func TestRemovedNodeStartedAgain(t *testing.T) {
 // A node that is removed hands its leaderships over first. With a heartbeat timeout of a minute nothing else would
 // bring the next leader: the node lives, so that its death is not noticed.
 func TestRemovedLeaderHandsOver(t *testing.T) {
+	t.Parallel() // it waits for most of its time
 	c := newCluster(t, 3, 3, inMemory, calm)
 	c.waitConnected()
 	for g := range bridge.GroupID(3) {
@@ -386,6 +391,7 @@ func TestRemovedLeaderHandsOver(t *testing.T) {
 
 // A change that was broken off keeps others out, and is finished, or undone, by asking again.
 func TestChangeBrokenOff(t *testing.T) {
+	t.Parallel() // it waits for most of its time
 	const groups = 4
 	c := newCluster(t, 3, groups)
 	for g := range bridge.GroupID(groups) {
@@ -435,6 +441,7 @@ func TestChangeBrokenOff(t *testing.T) {
 
 // What would leave no majority, or a majority that lacks something, is refused, in words that say what to do.
 func TestChangesThatAreRefused(t *testing.T) {
+	t.Parallel() // it waits for most of its time
 	c := newCluster(t, 3, 2)
 	for g := range bridge.GroupID(2) {
 		c.waitLeader(g)
@@ -462,6 +469,15 @@ func TestChangesThatAreRefused(t *testing.T) {
 	// Without a majority there are no changes.
 	c.kill(1)
 	eventually(t, 10*time.Second, "the death is noticed", func() bool { return !c.nodes[0].PeerAlive("n1") })
+	// One that leads learns of the death first, and that its lease is over a moment later.
+	eventually(t, 10*time.Second, "no group has a leader", func() bool {
+		for g := range bridge.GroupID(2) {
+			if leader, _ := c.nodes[0].Leader(g); leader != "" {
+				return false
+			}
+		}
+		return true
+	})
 	refused(c.nodes[0].RemoveMember(t.Context(), "n1", quiet), "has no leader", "start n1,n2")
 	c.start(1)
 	c.start(2)
@@ -471,6 +487,7 @@ func TestChangesThatAreRefused(t *testing.T) {
 // A node gets its vote in a group when it has what is committed there, and not before: a majority with it would
 // not hold what is committed.
 func TestVoteOnlyForWhoHasCaughtUp(t *testing.T) {
+	t.Parallel() // it waits for most of its time
 	c := newCluster(t, 3, 1)
 	c.waitLeader(0)
 	c.propose(0, "a")
@@ -516,6 +533,7 @@ func TestVoteOnlyForWhoHasCaughtUp(t *testing.T) {
 
 // A cluster begins with one list. Nodes with different ones say so, and begin nothing.
 func TestListsThatDiffer(t *testing.T) {
+	t.Parallel() // it waits for most of its time
 	c := newCluster(t, 3, 1, func(i int, cfg *Config) {
 		cfg.NewcomerWait = 300 * time.Millisecond
 		if i == 2 {
@@ -544,6 +562,7 @@ func TestListsThatDiffer(t *testing.T) {
 // A node that replaces a dead one may come to live where that was. It must not take what is sent for the dead:
 // the leader would count its disk twice.
 func TestNewNodeAtTheAddressOfADeadOne(t *testing.T) {
+	t.Parallel() // it waits for most of its time
 	c := newCluster(t, 3, 1)
 	c.waitLeader(0)
 	c.propose(0, "a")
@@ -576,6 +595,7 @@ func TestNewNodeAtTheAddressOfADeadOne(t *testing.T) {
 
 // A member moves to another address, with its disk; only the cluster is told.
 func TestMemberMoves(t *testing.T) {
+	t.Parallel() // it waits for most of its time
 	c := newCluster(t, 3, 2)
 	c.waitLeader(0)
 	c.stop(2, time.Second)

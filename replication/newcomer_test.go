@@ -57,6 +57,7 @@ func (c *cluster) vote(from, to int, preVote bool) bool {
 // Two of three nodes hold the last entry, so it is committed. One of them loses its disk and comes back
 // while the other is down: it must not help the third, which lacks the entry, to the leadership.
 func TestNodeWithoutItsDiskDoesNotVote(t *testing.T) {
+	t.Parallel() // it waits for most of its time
 	disks := []keptStores{{}, {}, {}}
 	c := newCluster(t, 3, 1, slowTimers, func(i int, c *Config) {
 		c.OpenStores = disks[i].open
@@ -121,6 +122,7 @@ func TestNodeWithoutItsDiskDoesNotVote(t *testing.T) {
 // nodes to be added, whose list names a member that is away, they would have taken that member into a cluster of
 // theirs.
 func TestAClusterBeginsWithAllItsNodes(t *testing.T) {
+	t.Parallel() // it waits for most of its time
 	c := newCluster(t, 3, 1, inMemory, func(i int, c *Config) { c.NewcomerWait = 50 * time.Millisecond })
 	for i := range c.nodes {
 		c.stop(i, 0)
