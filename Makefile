@@ -3,6 +3,8 @@
 GO ?= go
 # Fuzz targets run this long each in `make test`.
 FUZZTIME ?= 10s
+# So many of a package's tests run side by side: those against clusters and brokers wait for most of their time.
+PARALLEL ?= 4
 
 .PHONY: help build run test unit lint fuzz bench microbench clean
 
@@ -38,11 +40,14 @@ lint: ## gofmt, go vet, staticcheck
 
 unit: ## all tests without the race detector, real Kafka and a real browser included
 	@[ -x /usr/bin/chromium ] || [ -n "$$TIDEWIRE_TEST_BROWSER" ] || echo "*** NOT RUN: the tests in a real browser: there is no /usr/bin/chromium (see CONTRIBUTING.md)"
-	$(GO) test -timeout 20m ./...
+	$(GO) test -timeout 20m -parallel $(PARALLEL) $(LONGEST) ./...
+
+# They begin first, so that no processor is idle while the last of them ends.
+LONGEST = ./cmd/internal/node ./kafkaio ./cmd/internal/browsertest
 
 .PHONY: race
 race: ## the tests again with the race detector where goroutines meet
-	TIDEWIRE_TEST_KAFKA=off $(GO) test -race -timeout 15m ./bridge/ ./cache/ ./replication/ ./wsedge/ ./clients/go/ ./cmd/internal/node/
+	TIDEWIRE_TEST_KAFKA=off $(GO) test -race -timeout 15m ./cmd/internal/node/ ./replication/ ./bridge/ ./cache/ ./wsedge/ ./clients/go/
 
 fuzz: ## each fuzz target for FUZZTIME, two at a time
 	@for pkg in $$(git grep -l '^func Fuzz' -- '*_test.go' | xargs -n1 dirname | sort -u); do \

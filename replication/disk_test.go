@@ -71,7 +71,6 @@ func TestRestartWithoutDisk(t *testing.T) {
 
 // Entries as large as a segment of the log, and larger, go through.
 func TestLargeEntries(t *testing.T) {
-	t.Parallel() // it waits for most of its time
 	c := newCluster(t, 3, 1, func(_ int, c *Config) { c.HeartbeatTimeout = time.Second })
 	for i, size := range []int{1 << 20, segmentBytes + 1} {
 		c.propose(0, strings.Repeat(fmt.Sprint(i), size))

@@ -197,7 +197,7 @@ func (l *proposer) end() {
 
 // A cluster grows from three to five nodes and shrinks to one, while entries are proposed.
 func TestMembersGrowAndShrink(t *testing.T) {
-	t.Parallel() // it waits for most of its time
+	t.Parallel()
 	const groups = 5 // so that each of five is the first choice of one
 	c := newCluster(t, 3, groups)
 	for g := range bridge.GroupID(groups) {

@@ -382,8 +382,8 @@ func TestProtocolHeartbeat(t *testing.T) {
 	t.Parallel()
 	const every = 200 * time.Millisecond
 	c, _ := protocolNode(t, 1, func(cfg *Config) { cfg.Heartbeat = every })
+	start := time.Now() // the node's clock runs before dial returns
 	k := dial(t, c.addr(0))
-	start := time.Now()
 	for i := range 3 {
 		if f := parse(t, k.bytes()); f.Op != "hb" {
 			t.Fatalf("want hb, got %+v", f)
