@@ -92,13 +92,16 @@ export class It {
 }
 
 // A Stream judges the quotes that a page was sent, over all its connections: the values of each symbol count up
-// by one, so what is left out or sent twice shows, whatever the page does with it.
+// by one, so what is left out or sent twice shows, whatever the page does with it. What had come to the browser but not
+// yet to the page when that gave the connection up comes again, and only that: it lies behind the vector with which the
+// page resumes.
 export class Stream {
   constructor(page) {
     this.counts = new Map();
     this.records = 0;
     this.holes = [];
     this.repeats = [];
+    this.again = 0;
     this.sent = []; // ops of the page
     this.open = 0; // connections
     this.opened = 0;
@@ -106,16 +109,25 @@ export class Stream {
       this.open++;
       this.opened++;
       ws.on('close', () => this.open--);
-      ws.on('framesent', (f) => this.sent.push(...f.payload.split('\n').map((op) => JSON.parse(op))));
-      ws.on('framereceived', (f) => this.take(JSON.parse(f.payload)));
+      const on = { resumed: new Map(), reached: new Map() }; // positions by partition, of this connection
+      ws.on('framesent', (f) => {
+        for (const op of f.payload.split('\n').map((text) => JSON.parse(text))) {
+          this.sent.push(op);
+          if (op.op === 'sub' && op.subject === '/prices/*') for (const pos of op.resume ?? []) on.resumed.set(pos[0], pos);
+        }
+      });
+      ws.on('framereceived', (f) => this.take(JSON.parse(f.payload), on));
     });
   }
 
-  take(m) {
+  take(m, on) {
     if (m.op !== 'msg' || !m.subject.startsWith('/prices/')) return;
     this.records++;
     const { symbol, n } = m.data, last = this.counts.get(symbol);
+    const again = on && after(m.pos, on.resumed.get(m.pos[0])) && after(m.pos, on.reached.get(m.pos[0]) ?? [0, 0, 0]);
+    on?.reached.set(m.pos[0], m.pos);
     if (last === undefined || n === last + 1) this.counts.set(symbol, n);
+    else if (n <= last && again) this.again++; // to the page it is new
     else if (n <= last) this.repeats.push(`${symbol} ${n} after ${last}`);
     else {
       this.holes.push(`${symbol} ${n} after ${last}`);
@@ -139,6 +151,9 @@ export class Stream {
     it.check(this.records > 100, `${when}: only ${this.records} records were judged`);
   }
 }
+
+// after says whether a position lies behind another of the same partition; behind none it does not.
+const after = ([, epoch, seqno], than) => than !== undefined && (epoch > than[1] || (epoch === than[1] && seqno > than[2]));
 
 // number reads a counter of the page.
 export const number = (page, id) => page.evaluate((i) => Number(document.getElementById(i).textContent), id);

@@ -20,8 +20,6 @@ export async function run(it) {
   await it.until('the resume to be told', page, () => document.getElementById('events').textContent.includes('reloaded, resumed on'));
   await it.until('the message of before', page, () => document.querySelectorAll('#chat li').length > 0 && /before the reload\[/.test(document.getElementById('chat').textContent));
   it.check((await page.locator('#chat').textContent()).split('before the reload').length === 2, 'the message is there more than once');
-  // What had come to the browser but not yet to the page when it was left comes again: to the page it is new.
-  stream.repeats = [];
   stream.judge(it, 'over reloads');
   for (const what of ['missed', 'repeated']) it.check(await number(page, what) === 0, `the page says that records were ${what}: ${await number(page, what)}`);
 }
