@@ -50,10 +50,12 @@ func rounds(n int) {
 	<-t.C
 }
 
+// The tests of fitness are not parallel: they are about moments in which nothing moves, and a cluster with short heartbeats
+// that gets no processor moves its leaderships for that reason.
+
 // A coordinator that is cut off from Kafka kept its leaderships for as long as the cut lasted, and its
 // partitions were silent: leaders were moved for the sake of the order alone.
 func TestUnfitLeaderHandsOver(t *testing.T) {
-	t.Parallel() // it waits for most of its time
 	f := newFits(3)
 	c := newCluster(t, 3, 6, inMemory, f.option)
 	even := func() bool { return slices.Equal(c.spread(6), []int{2, 2, 2}) }
@@ -73,7 +75,6 @@ func TestUnfitLeaderHandsOver(t *testing.T) {
 // When Kafka is away for everybody there is nobody better, nor is there when the nodes notice it one after the
 // other, and its return as well: leaderships stay.
 func TestNobodyFitMovesNothing(t *testing.T) {
-	t.Parallel() // it waits for most of its time
 	f := newFits(3)
 	c := newCluster(t, 3, 3, inMemory, f.option)
 	even := func() bool { return slices.Equal(c.spread(3), []int{1, 1, 1}) }
@@ -123,7 +124,6 @@ func TestUnfitNodeDoesNotTakeOver(t *testing.T) {
 // An older node does not say how fit it is. Leaderships are spread to it as before, but an unfit leader prefers
 // one of which it knows.
 func TestOlderNodeTellsNoFitness(t *testing.T) {
-	t.Parallel() // it waits for most of its time
 	f := newFits(3)
 	c := newCluster(t, 3, 3, inMemory, func(i int, c *Config) {
 		if i != 1 {
