@@ -72,6 +72,7 @@ func runBench(ctx context.Context, args []string, e env) error {
 		return nil
 	})
 	f.IntVar(&o.Records, "records", 1_000_000, "of the ingest scenario")
+	f.StringVar(&o.Profiles, "profiles", "", "`folder` for processor profiles of the node under test, with -local; they cost it a few per cent")
 	bin := f.String("bin", "bin", "`folder` with tidewire, benchkafka and benchcentrifuge, for -local")
 	f.StringVar(&o.KafkaLine, "kafka-version", "4", "release `line` of the local Kafka")
 	f.StringVar(&o.Dir, "dir", "", "`folder` for the logs and data of -local; default: a new one under the system's for temporary files")

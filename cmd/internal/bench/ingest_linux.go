@@ -84,6 +84,7 @@ func (b *bench) watchIngest(ctx context.Context, t *tidewire, records int) (map[
 		p := point{time.Now(), least, u.cpu}
 		if first.n == 0 && p.n >= low {
 			first = p
+			b.prof.take(b, "ingest", t.cluster.nodes[0].admin, min(b.o.Duration, 4*time.Second))
 		}
 		if p.n == 0 {
 			start = p
@@ -94,6 +95,7 @@ func (b *bench) watchIngest(ctx context.Context, t *tidewire, records int) (map[
 		}
 		return nil
 	})
+	b.prof.wait()
 	if err != nil {
 		return nil, err
 	}

@@ -80,6 +80,9 @@ type mark struct {
 // begin begins a window.
 func (m *measurement) begin() (mark, error) {
 	use, known, err := m.sys.usage()
+	if t, ok := m.sys.(*tidewire); ok && t.cluster != nil && m.s.kind != kindIdle {
+		m.b.prof.take(m.b, m.s.Name, t.cluster.nodes[0].admin, m.b.o.Duration)
+	}
 	w := m.load.take()
 	return mark{time.Now(), use, known, m.sent, w.count}, err
 }
@@ -115,6 +118,7 @@ func (m *measurement) end(from mark) (map[string]float64, *window, error) {
 	if neg := w.groups[0].neg; neg > 0 {
 		m.b.problem("%s: %d messages came before they were made: the clocks differ, and latencies are wrong by as much", m.s.Name, neg)
 	}
+	m.b.prof.wait()
 	return v, w, nil
 }
 

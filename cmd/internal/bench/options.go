@@ -45,6 +45,7 @@ type Options struct {
 	// FloorCommand runs the floor program; flags are appended.
 	FloorCommand []string
 	Dir          string // for logs and data
+	Profiles     string // folder for processor profiles of the node under test, which cost it a little; empty: none
 }
 
 // The servers that a local bench compares.

@@ -19,6 +19,7 @@ type bench struct {
 	began   time.Time
 	brokers []string
 	kafka   *process
+	prof    profiler
 	topics  int // made so far, or key sets where the topic is not ours
 	files   int // sockets that a process may have
 	report  *Report
@@ -31,7 +32,7 @@ func Run(ctx context.Context, o Options) (*Report, error) {
 	if err := o.fill(); err != nil {
 		return nil, err
 	}
-	b := &bench{o: o, began: time.Now()}
+	b := &bench{o: o, began: time.Now(), prof: profiler{dir: o.Profiles}}
 	scenarios := b.o.selected()
 	if len(scenarios) == 0 {
 		return nil, fmt.Errorf("%w: no scenario matches %q that can be run so", ErrOptions, o.Scenarios)

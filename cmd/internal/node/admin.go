@@ -25,7 +25,7 @@ func (n *Node) adminHandler() http.Handler {
 			http.Redirect(w, r, "/console/", http.StatusSeeOther)
 			return
 		}
-		fmt.Fprintf(w, "tidewire %s, node %s\n\n/console/  the cluster, its rates and sessions, to look at in a browser\n/healthz   the process lives\n/readyz    it can serve\n/status    what it knows (?cluster=true: all nodes)\n/sessions  its clients, the furthest behind first\n/members   who belongs to the cluster\n/metrics   for Prometheus\n", Version(), n.cfg.NodeID)
+		fmt.Fprintf(w, "tidewire %s, node %s\n\n/console/  the cluster, its rates and sessions, to look at in a browser\n/healthz   the process lives\n/readyz    it can serve\n/status    what it knows (?cluster=true: all nodes)\n/sessions  its clients, the furthest behind first\n/members   who belongs to the cluster\n/metrics   for Prometheus\n/debug/pprof/  profiles, for go tool pprof\n", Version(), n.cfg.NodeID)
 	})
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
@@ -45,6 +45,7 @@ func (n *Node) adminHandler() http.Handler {
 	})
 	n.membersRoutes(mux)
 	n.consoleRoutes(mux)
+	n.profileRoutes(mux)
 	return mux
 }
 

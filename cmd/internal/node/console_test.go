@@ -74,12 +74,18 @@ func TestConsoleOnTheAdminPort(t *testing.T) {
 	if res, body := a.askAs(t, "/console/", browser); res.StatusCode != 200 || !strings.Contains(body, "<title>Tidewire console") || !strings.Contains(res.Header.Get("Content-Security-Policy"), "default-src 'none'") {
 		t.Errorf("/console/: %d, %v", res.StatusCode, res.Header)
 	}
-	for _, path := range []string{"/console/", "/console/app.js", "/sessions", "/console/ws"} {
+	for _, path := range []string{"/console/", "/console/app.js", "/sessions", "/console/ws", "/debug/pprof/heap"} {
 		for host, refused := range map[string]bool{"evil.example": true, "evil.example:" + port: true, "localhost:" + port: false, "127.0.0.1": false, "[::1]:" + port: false} {
 			if res, body := a.askAs(t, path, map[string]string{"Host": host}); (res.StatusCode == http.StatusForbidden) != refused {
 				t.Errorf("%s for %s: %d %s", path, host, res.StatusCode, body)
 			}
 		}
+	}
+	if res, body := a.askAs(t, "/debug/pprof/goroutine", nil); res.StatusCode != 200 || len(body) == 0 {
+		t.Errorf("a profile: %d", res.StatusCode)
+	}
+	if res, _ := a.askAs(t, "/debug/pprof/cmdline", nil); res.StatusCode != http.StatusNotFound {
+		t.Errorf("the process's arguments: %d", res.StatusCode)
 	}
 	// Nor may another name's page change the members.
 	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://"+addr+"/members/remove", strings.NewReader(`{"node":"n9"}`))

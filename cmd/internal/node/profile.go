@@ -1,0 +1,16 @@
+package node
+
+import (
+	"net/http"
+	"net/http/pprof"
+)
+
+// profileRoutes adds Go's profiles to the operators' port: go tool pprof http://HOST:8081/debug/pprof/profile. They hold
+// names of functions and numbers, and, of the process's arguments, none: there are no secrets in these.
+func (n *Node) profileRoutes(mux *http.ServeMux) {
+	for _, kind := range []string{"allocs", "block", "goroutine", "heap", "mutex", "threadcreate"} {
+		mux.Handle("GET /debug/pprof/"+kind, n.ownNamesOnly(pprof.Handler(kind)))
+	}
+	mux.Handle("GET /debug/pprof/profile", n.ownNamesOnly(http.HandlerFunc(pprof.Profile)))
+	mux.Handle("GET /debug/pprof/trace", n.ownNamesOnly(http.HandlerFunc(pprof.Trace)))
+}
