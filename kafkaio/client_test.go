@@ -16,6 +16,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/tidewire/tidewire/bridge"
+	"github.com/tidewire/tidewire/internal/secret"
 	"github.com/tidewire/tidewire/kafkaio/kafkatest"
 )
 
@@ -185,8 +186,8 @@ func TestClientSASL(t *testing.T) {
 	k := kafkatest.Fake(t, kfake.EnableSASL(), kfake.Superuser("PLAIN", "ann", "pw"),
 		kfake.Superuser("SCRAM-SHA-256", "bob", "pw"), kfake.Superuser("SCRAM-SHA-512", "cid", "pw"))
 	for mech, user := range map[string]string{"PLAIN": "ann", "SCRAM-SHA-256": "bob", "SCRAM-SHA-512": "cid"} {
-		for _, password := range []Secret{"pw", "guess"} {
-			_, m, err := Security{Mechanism: mech, Username: user, Password: password}.Build()
+		for _, password := range []string{"pw", "guess"} {
+			_, m, err := Security{Mechanism: mech, Username: user, Password: secret.Of(password)}.Build()
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -197,7 +198,7 @@ func TestClientSASL(t *testing.T) {
 				t.Errorf("%s: %v", mech, err)
 			case password != "pw" && (!errors.As(err, &auth) || auth.User != user || auth.Mechanism != mech):
 				t.Errorf("%s with a wrong password: %v", mech, err)
-			case err != nil && strings.Contains(err.Error(), string(password)):
+			case err != nil && strings.Contains(err.Error(), password):
 				t.Errorf("the error tells the password: %v", err)
 			}
 		}

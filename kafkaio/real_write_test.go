@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/tidewire/tidewire/bridge"
+	"github.com/tidewire/tidewire/internal/secret"
 	"github.com/tidewire/tidewire/kafkaio/kafkatest"
 )
 
@@ -198,7 +199,7 @@ func TestRealSecurity(t *testing.T) {
 		topic := kafkatest.Topic(t)
 		k.CreateTopic(topic, 1, nil)
 		login := func(mechanism, password string) Security {
-			return Security{TLS: true, CA: k.CAFile, Mechanism: mechanism, Username: k.Username, Password: Secret(password)}
+			return Security{TLS: true, CA: k.CAFile, Mechanism: mechanism, Username: k.Username, Password: secret.Of(password)}
 		}
 		config := func(brokers []string, s Security) Config {
 			tc, mech, err := s.Build()

@@ -1,6 +1,7 @@
 package kafkaio
 
 import (
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -10,27 +11,9 @@ import (
 	"github.com/segmentio/kafka-go/sasl"
 	"github.com/segmentio/kafka-go/sasl/plain"
 	"github.com/segmentio/kafka-go/sasl/scram"
+
+	"github.com/tidewire/tidewire/internal/secret"
 )
-
-// Secret is a string that formats as a placeholder wherever it is printed, logged or encoded. Convert
-// it with string(s) where the value itself is meant.
-type Secret string
-
-const redacted = "[secret]"
-
-// String returns the placeholder, or nothing for an empty secret.
-func (s Secret) String() string {
-	if s == "" {
-		return ""
-	}
-	return redacted
-}
-
-// GoString keeps %#v from printing the value.
-func (s Secret) GoString() string { return fmt.Sprintf("%q", s.String()) }
-
-// MarshalText keeps encoders from writing the value.
-func (s Secret) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
 
 // Security is how connections to Kafka are protected, as an operator writes it.
 type Security struct {
@@ -41,7 +24,7 @@ type Security struct {
 
 	Mechanism string // PLAIN, SCRAM-SHA-256, SCRAM-SHA-512; empty: no SASL
 	Username  string
-	Password  Secret
+	Password  secret.Secret // asked for at every authentication
 }
 
 // The names of the SASL mechanisms.
@@ -65,14 +48,14 @@ func (s Security) Validate() error {
 	}
 	switch s.Mechanism {
 	case "":
-		if s.Username != "" || s.Password != "" {
+		if s.Username != "" || s.Password.IsSet() {
 			errs = append(errs, errors.New("a user name or password is given without a SASL mechanism"))
 		}
 	case MechanismPlain, MechanismScramSHA256, MechanismScramSHA512:
 		if s.Username == "" {
 			errs = append(errs, fmt.Errorf("SASL mechanism %s needs a user name", s.Mechanism))
 		}
-		if s.Password == "" {
+		if !s.Password.IsSet() {
 			errs = append(errs, fmt.Errorf("SASL mechanism %s needs a password", s.Mechanism))
 		}
 	default:
@@ -125,37 +108,56 @@ func (s Security) tlsConfig() (*tls.Config, error) {
 }
 
 func (s Security) mechanism() (sasl.Mechanism, error) {
-	var m sasl.Mechanism
+	m := passwordMechanism{name: s.Mechanism, user: s.Username, password: s.Password}
 	switch s.Mechanism {
 	case "":
 		return nil, nil
-	case MechanismPlain:
-		m = plain.Mechanism{Username: s.Username, Password: string(s.Password)}
 	case MechanismScramSHA256, MechanismScramSHA512:
-		algo := scram.SHA256
-		if s.Mechanism == MechanismScramSHA512 {
-			algo = scram.SHA512
-		}
-		var err error
-		if m, err = scram.Mechanism(algo, s.Username, string(s.Password)); err != nil {
-			// The library's error may quote what it was given.
-			return nil, fmt.Errorf("SASL mechanism %s: user name or password holds characters that SASLprep forbids", s.Mechanism)
+		if _, err := m.current(); err != nil {
+			return nil, err
 		}
 	}
-	return userMechanism{Mechanism: m, user: s.Username}, nil
+	return m, nil
 }
 
-// userMechanism remembers whose credentials these are, for error messages.
-type userMechanism struct {
-	sasl.Mechanism
-	user string
+// passwordMechanism is PLAIN or SCRAM with the password as it is when a connection is authenticated.
+type passwordMechanism struct {
+	name, user string
+	password   secret.Secret
+}
+
+// Name implements sasl.Mechanism.
+func (m passwordMechanism) Name() string { return m.name }
+
+// Start implements sasl.Mechanism.
+func (m passwordMechanism) Start(ctx context.Context) (sasl.StateMachine, []byte, error) {
+	now, err := m.current()
+	if err != nil {
+		return nil, nil, err
+	}
+	return now.Start(ctx)
+}
+
+// current is the library's mechanism with the password of now.
+func (m passwordMechanism) current() (sasl.Mechanism, error) {
+	password := m.password.Value()
+	if m.name == MechanismPlain {
+		return plain.Mechanism{Username: m.user, Password: password}, nil
+	}
+	algo := scram.SHA256
+	if m.name == MechanismScramSHA512 {
+		algo = scram.SHA512
+	}
+	now, err := scram.Mechanism(algo, m.user, password)
+	if err != nil {
+		// The library's error may quote what it was given.
+		return nil, fmt.Errorf("SASL mechanism %s: user name or password holds characters that SASLprep forbids", m.name)
+	}
+	return now, nil
 }
 
 // Username names the user in an AuthError.
-func (m userMechanism) Username() string { return m.user }
-
-// GoString keeps the credentials inside from being printed.
-func (m userMechanism) GoString() string { return m.String() }
+func (m passwordMechanism) Username() string { return m.user }
 
 // String names mechanism and user.
-func (m userMechanism) String() string { return m.Name() + " as " + m.user }
+func (m passwordMechanism) String() string { return m.name + " as " + m.user }

@@ -90,6 +90,7 @@ const maxGroups = 256
 func (e *env) parse() (Config, error) {
 	var p problems
 	c := Defaults()
+	e.readSecrets(&p)
 	if e.NodeID != "" {
 		c.NodeID = bridge.NodeID(e.NodeID)
 	}
@@ -104,6 +105,7 @@ func (e *env) parse() (Config, error) {
 	e.parseCache(&c, &p)
 	e.parseEdge(&c, &p)
 	c.Log = e.logger(&c, &p)
+	e.secrets.log.Store(&c.Log)
 	return c, p.err()
 }
 

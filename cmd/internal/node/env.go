@@ -17,7 +17,8 @@ import (
 // string here, because envconfig stops at the first value that it cannot read, and prints it: we want
 // one line for each problem, and no secret in any.
 //
-// The tags are the table that `tidewire -h` prints. A default in brackets is described, not a value.
+// The tags are the table that `tidewire -h` prints. A default in brackets is described, not a value. A field
+// with secret:"true" is masked everywhere and may come from a file: see env_secrets.go.
 type env struct {
 	NodeID           string `envconfig:"TIDEWIRE_NODE_ID" default:"" show:"host name" desc:"this node's name in the cluster"`
 	Listen           string `envconfig:"TIDEWIRE_LISTEN" default:":8080" desc:"clients: WebSocket, SSE, HTTP"`
@@ -53,6 +54,8 @@ type env struct {
 	Compression    string `envconfig:"TIDEWIRE_COMPRESSION" default:"off" desc:"on: records are compressed for WebSocket clients that ask for it (all browsers do), each once; off: never"`
 	LogLevel       string `envconfig:"TIDEWIRE_LOG_LEVEL" default:"info" desc:"trace, debug, info, warn or error"`
 	LogFormat      string `envconfig:"TIDEWIRE_LOG_FORMAT" default:"json" desc:"json, or console for people"`
+
+	secrets secrets // filled by parse
 }
 
 // prefix begins the names of all our variables.
@@ -75,9 +78,9 @@ func readEnv() (env, error) {
 		return env{}, err
 	}
 	v := reflect.ValueOf(&e).Elem()
-	for i := range v.NumField() {
-		if v.Field(i).String() == "" {
-			v.Field(i).SetString(v.Type().Field(i).Tag.Get("default"))
+	for _, f := range fields() {
+		if f.index >= 0 && v.Field(f.index).String() == "" {
+			v.Field(f.index).SetString(v.Type().Field(f.index).Tag.Get("default"))
 		}
 	}
 	return e, nil
@@ -108,7 +111,7 @@ func Variables() []Variable {
 type field struct {
 	Variable
 	secret bool
-	index  int
+	index  int // of the field in env; -1: there is none, the variable names the file of a secret
 }
 
 func fields() []field {
@@ -116,11 +119,18 @@ func fields() []field {
 	out := make([]field, 0, t.NumField())
 	for i := range t.NumField() {
 		tag := t.Field(i).Tag
+		name, secret := tag.Get("envconfig"), tag.Get("secret") != ""
+		if name == "" {
+			continue
+		}
 		def := tag.Get("default")
 		if show := tag.Get("show"); show != "" {
 			def = show
 		}
-		out = append(out, field{Variable{tag.Get("envconfig"), def, tag.Get("desc")}, tag.Get("secret") != "", i})
+		out = append(out, field{Variable{name, def, tag.Get("desc")}, secret, i})
+		if secret {
+			out = append(out, field{Variable{name + fileSuffix, "none", "a file that holds " + name + " instead; read again when it changes"}, false, -1})
+		}
 	}
 	return out
 }
@@ -138,9 +148,12 @@ func Print(w io.Writer) error {
 	e.inForce(cfg)
 	v := reflect.ValueOf(e)
 	for _, f := range fields() {
-		s := v.Field(f.index).String()
+		s := os.Getenv(f.Name)
+		if f.index >= 0 {
+			s = v.Field(f.index).String()
+		}
 		if f.secret && s != "" {
-			s = "********"
+			s = mask
 		}
 		if _, err := fmt.Fprintf(w, "%s=%s\n", f.Name, s); err != nil {
 			return err
@@ -203,7 +216,11 @@ func near(a, b string) bool {
 // problems collects what is wrong, one line each.
 type problems []error
 
+// add adds a problem. The value of a secret variable is masked, whatever is given for it.
 func (p *problems) add(name, value, right string, args ...any) {
+	if value != "" && slices.ContainsFunc(fields(), func(f field) bool { return f.secret && f.Name == name }) {
+		value = mask
+	}
 	*p = append(*p, fmt.Errorf("%s=%q: %s", name, value, fmt.Sprintf(right, args...)))
 }
 

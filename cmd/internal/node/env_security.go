@@ -17,9 +17,10 @@ func (e *env) security(p *problems) kafkaio.Security {
 	if !ok {
 		p.add("TIDEWIRE_KAFKA_TLS", e.KafkaTLS, "want on or off")
 	}
+	password := e.secret("TIDEWIRE_KAFKA_SASL_PASSWORD")
 	s := kafkaio.Security{
 		TLS: on, CA: e.KafkaTLSCA, Cert: e.KafkaTLSCert, Key: e.KafkaTLSKey,
-		Mechanism: e.KafkaSASLMechanism, Username: e.KafkaSASLUsername, Password: kafkaio.Secret(e.KafkaSASLPassword),
+		Mechanism: e.KafkaSASLMechanism, Username: e.KafkaSASLUsername, Password: password,
 	}
 	if on {
 		e.tlsFiles(p)
@@ -36,15 +37,15 @@ func (e *env) security(p *problems) kafkaio.Security {
 	case "":
 		if e.KafkaSASLUsername != "" {
 			p.add("TIDEWIRE_KAFKA_SASL_USERNAME", e.KafkaSASLUsername, "given without TIDEWIRE_KAFKA_SASL_MECHANISM: want PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512 there")
-		} else if e.KafkaSASLPassword != "" {
-			p.add("TIDEWIRE_KAFKA_SASL_PASSWORD", "********", "given without TIDEWIRE_KAFKA_SASL_MECHANISM: want PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512 there")
+		} else if password.IsSet() {
+			p.add("TIDEWIRE_KAFKA_SASL_PASSWORD", mask, "given without TIDEWIRE_KAFKA_SASL_MECHANISM: want PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512 there")
 		}
 	case kafkaio.MechanismPlain, kafkaio.MechanismScramSHA256, kafkaio.MechanismScramSHA512:
 		if e.KafkaSASLUsername == "" {
 			p.add("TIDEWIRE_KAFKA_SASL_USERNAME", "", "required with TIDEWIRE_KAFKA_SASL_MECHANISM")
 		}
-		if e.KafkaSASLPassword == "" {
-			p.add("TIDEWIRE_KAFKA_SASL_PASSWORD", "", "required with TIDEWIRE_KAFKA_SASL_MECHANISM")
+		if !password.IsSet() {
+			p.add("TIDEWIRE_KAFKA_SASL_PASSWORD", "", "required with TIDEWIRE_KAFKA_SASL_MECHANISM, itself or as TIDEWIRE_KAFKA_SASL_PASSWORD_FILE")
 		}
 	default:
 		p.add("TIDEWIRE_KAFKA_SASL_MECHANISM", e.KafkaSASLMechanism, "want PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512")

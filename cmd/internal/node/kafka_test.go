@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/tidewire/tidewire/bridge"
+	"github.com/tidewire/tidewire/internal/secret"
 	"github.com/tidewire/tidewire/kafkaio"
 	"github.com/tidewire/tidewire/kafkaio/kafkatest"
 )
@@ -207,7 +208,7 @@ func TestWholePathOverTLSAndSASL(t *testing.T) {
 		for _, mechanism := range []string{"PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"} {
 			t.Run(mechanism, func(t *testing.T) {
 				k := &aKafka{brokers: cluster.SASLBrokers(), security: kafkaio.Security{
-					TLS: true, CA: cluster.CAFile, Mechanism: mechanism, Username: cluster.Username, Password: kafkaio.Secret(cluster.Password),
+					TLS: true, CA: cluster.CAFile, Mechanism: mechanism, Username: cluster.Username, Password: secret.Of(cluster.Password),
 				}}
 				plain := &aKafka{brokers: cluster.Brokers(), real: cluster}
 				topic := kafkatest.Topic(t)
