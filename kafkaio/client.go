@@ -206,7 +206,7 @@ func (c *Client) KafkaClient() *kafka.Client {
 // Brokers returns the bootstrap addresses.
 func (c *Client) Brokers() []string { return append([]string(nil), c.cfg.Brokers...) }
 
-// Close makes further dials fail and closes the transport. Connections returned by Dial belong to their
+// Close makes further dials fail and closes the transport and the SASL mechanism. Connections returned by Dial belong to their
 // callers.
 func (c *Client) Close() error {
 	c.mu.Lock()
@@ -215,6 +215,9 @@ func (c *Client) Close() error {
 		return nil
 	}
 	c.closed = true
+	if m, ok := c.cfg.SASL.(interface{ close() }); ok {
+		m.close()
+	}
 	if c.transport != nil {
 		c.cancel()
 		c.transport.CloseIdleConnections()

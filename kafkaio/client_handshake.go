@@ -122,6 +122,15 @@ func authenticate(ctx context.Context, conn *protocol.Conn, addr string, mech sa
 		}
 		return e
 	}
+	meta := &sasl.Metadata{}
+	if host, port, err := net.SplitHostPort(addr); err == nil {
+		meta.Host = host
+		meta.Port, _ = strconv.Atoi(port)
+	}
+	session, token, err := mech.Start(sasl.WithMetadata(ctx, meta))
+	if err != nil { // we have nothing to show: nobody has refused anything
+		return fmt.Errorf("authenticate to Kafka with %s: %w", mech.Name(), err)
+	}
 	m, err := RoundTrip(ctx, conn, &saslhandshake.Request{Mechanism: mech.Name()})
 	if err != nil {
 		return fmt.Errorf("SASL handshake: %w", err)
@@ -132,15 +141,6 @@ func authenticate(ctx context.Context, conn *protocol.Conn, addr string, mech sa
 	}
 	if hs.ErrorCode != 0 {
 		return refused(fmt.Errorf("the broker offers %v: %w", hs.Mechanisms, kafka.Error(hs.ErrorCode)))
-	}
-	meta := &sasl.Metadata{}
-	if host, port, err := net.SplitHostPort(addr); err == nil {
-		meta.Host = host
-		meta.Port, _ = strconv.Atoi(port)
-	}
-	session, token, err := mech.Start(sasl.WithMetadata(ctx, meta))
-	if err != nil {
-		return refused(err)
 	}
 	for done := false; !done; {
 		m, err := RoundTrip(ctx, conn, &saslauthenticate.Request{AuthBytes: token})
@@ -159,6 +159,9 @@ func authenticate(ctx context.Context, conn *protocol.Conn, addr string, mech sa
 			err := error(kafka.Error(res.ErrorCode))
 			if res.ErrorMessage != "" {
 				err = fmt.Errorf("%w: %s", err, res.ErrorMessage)
+			}
+			if x, ok := session.(interface{ explain(error) error }); ok {
+				err = x.explain(err)
 			}
 			return refused(err)
 		}

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 
 	"github.com/segmentio/kafka-go/sasl"
 	"github.com/segmentio/kafka-go/sasl/plain"
@@ -22,9 +23,11 @@ type Security struct {
 	Cert string // path of this client's PEM certificate, for mutual TLS; with Key
 	Key  string
 
-	Mechanism string // PLAIN, SCRAM-SHA-256, SCRAM-SHA-512; empty: no SASL
-	Username  string
+	Mechanism string        // one of the Mechanism constants; empty: no SASL
+	Username  string        // of PLAIN and SCRAM
 	Password  secret.Secret // asked for at every authentication
+	OAuth     OAuth         // of OAUTHBEARER
+	AWSRegion string        // of AWS_MSK_IAM
 }
 
 // The names of the SASL mechanisms.
@@ -32,7 +35,12 @@ const (
 	MechanismPlain       = "PLAIN"
 	MechanismScramSHA256 = "SCRAM-SHA-256"
 	MechanismScramSHA512 = "SCRAM-SHA-512"
+	MechanismOAuthBearer = "OAUTHBEARER"
+	MechanismAWSMSKIAM   = "AWS_MSK_IAM"
 )
+
+// Mechanisms lists them, for messages.
+var Mechanisms = []string{MechanismPlain, MechanismScramSHA256, MechanismScramSHA512, MechanismOAuthBearer, MechanismAWSMSKIAM}
 
 // Validate says everything that is wrong in itself, without reading the files.
 func (s Security) Validate() error {
@@ -46,10 +54,16 @@ func (s Security) Validate() error {
 	case s.Cert == "" && s.Key != "":
 		errs = append(errs, errors.New("a client key is given without its certificate"))
 	}
+	errs = append(errs, s.validateMechanism()...)
+	return errors.Join(errs...)
+}
+
+func (s Security) validateMechanism() (errs []error) {
+	login := s.Username != "" || s.Password.IsSet()
 	switch s.Mechanism {
 	case "":
-		if s.Username != "" || s.Password.IsSet() {
-			errs = append(errs, errors.New("a user name or password is given without a SASL mechanism"))
+		if login || s.OAuth.isSet() || s.AWSRegion != "" {
+			errs = append(errs, errors.New("credentials are given without a SASL mechanism"))
 		}
 	case MechanismPlain, MechanismScramSHA256, MechanismScramSHA512:
 		if s.Username == "" {
@@ -58,15 +72,26 @@ func (s Security) Validate() error {
 		if !s.Password.IsSet() {
 			errs = append(errs, fmt.Errorf("SASL mechanism %s needs a password", s.Mechanism))
 		}
+	case MechanismOAuthBearer:
+		if login {
+			errs = append(errs, errors.New("SASL mechanism OAUTHBEARER takes no user name and no password"))
+		}
+		errs = append(errs, s.OAuth.Validate())
+	case MechanismAWSMSKIAM:
+		if login {
+			errs = append(errs, errors.New("SASL mechanism AWS_MSK_IAM takes no user name and no password, but AWS's own variables"))
+		}
+		if !awsRegion.MatchString(s.AWSRegion) {
+			errs = append(errs, fmt.Errorf("SASL mechanism AWS_MSK_IAM needs a region, such as eu-central-1, not %q", s.AWSRegion))
+		}
 	default:
-		errs = append(errs, fmt.Errorf("SASL mechanism %q is none of %s, %s, %s",
-			s.Mechanism, MechanismPlain, MechanismScramSHA256, MechanismScramSHA512))
+		errs = append(errs, fmt.Errorf("SASL mechanism %q is none of %s", s.Mechanism, strings.Join(Mechanisms, ", ")))
 	}
-	return errors.Join(errs...)
+	return errs
 }
 
 // Build reads the files and returns what Config takes; either may be nil. The certificate files are
-// read once: a new certificate needs a restart.
+// read once: a new certificate needs a restart. The Client that gets the mechanism closes it.
 func (s Security) Build() (*tls.Config, sasl.Mechanism, error) {
 	if err := s.Validate(); err != nil {
 		return nil, nil, err
@@ -112,6 +137,10 @@ func (s Security) mechanism() (sasl.Mechanism, error) {
 	switch s.Mechanism {
 	case "":
 		return nil, nil
+	case MechanismOAuthBearer:
+		return s.OAuth.mechanism(), nil
+	case MechanismAWSMSKIAM:
+		return mskMechanism(s.AWSRegion), nil
 	case MechanismScramSHA256, MechanismScramSHA512:
 		if _, err := m.current(); err != nil {
 			return nil, err

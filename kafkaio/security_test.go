@@ -25,7 +25,7 @@ func TestSecurityErrors(t *testing.T) {
 		"holds no PEM certificate":             {TLS: true, CA: empty},
 		"no such file":                         {TLS: true, CA: filepath.Join(dir, "none")},
 		"load the client certificate":          {TLS: true, Cert: empty, Key: empty},
-		"without a SASL mechanism":             {Username: "u"},
+		"given without a SASL mechanism":       {Username: "u"},
 		"needs a user name":                    {Mechanism: "PLAIN", Password: secret.Of("p")},
 		"needs a password":                     {Mechanism: "SCRAM-SHA-256", Username: "u"},
 		`"GSSAPI" is none of`:                  {Mechanism: "GSSAPI", Username: "u", Password: secret.Of("p")},

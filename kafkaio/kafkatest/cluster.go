@@ -369,7 +369,8 @@ func (c *Cluster) Brokers() []string {
 }
 
 // SASLBrokers returns the host:port of every broker's SASL_SSL listener, which
-// takes Username and Password by PLAIN, SCRAM-SHA-256 and SCRAM-SHA-512.
+// takes Username and Password by PLAIN, SCRAM-SHA-256 and SCRAM-SHA-512, and an
+// UnsignedToken by OAUTHBEARER.
 func (c *Cluster) SASLBrokers() []string {
 	return c.k.addresses(func(n *node) int { return n.sasl })
 }

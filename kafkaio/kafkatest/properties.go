@@ -68,12 +68,14 @@ func (k *cluster) properties(n *node) string {
 	if k.options.SASL {
 		p["listeners"] += ",SASL://" + loopback(n.sasl) + ",MTLS://" + loopback(n.mtls)
 		p["advertised.listeners"] += ",SASL://" + loopback(n.sasl) + ",MTLS://" + loopback(n.mtls)
-		p["sasl.enabled.mechanisms"] = "PLAIN,SCRAM-SHA-256,SCRAM-SHA-512"
+		p["sasl.enabled.mechanisms"] = "PLAIN,SCRAM-SHA-256,SCRAM-SHA-512,OAUTHBEARER"
 		p["listener.name.sasl.plain.sasl.jaas.config"] = fmt.Sprintf(
 			"org.apache.kafka.common.security.plain.PlainLoginModule required user_%s=\"%s\";", saslUser, saslPassword)
 		for _, m := range []string{"scram-sha-256", "scram-sha-512"} {
 			p["listener.name.sasl."+m+".sasl.jaas.config"] = "org.apache.kafka.common.security.scram.ScramLoginModule required;"
 		}
+		// Kafka's own validator of unsigned tokens, which is what it has without a handler class: see UnsignedToken.
+		p["listener.name.sasl.oauthbearer.sasl.jaas.config"] = "org.apache.kafka.common.security.oauthbearer.OAuthBearerLoginModule required;"
 		p["ssl.keystore.type"] = "PEM"
 		p["ssl.keystore.location"] = k.certs.serverPair
 		p["ssl.truststore.type"] = "PEM"

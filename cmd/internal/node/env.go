@@ -40,9 +40,16 @@ type env struct {
 	KafkaTLSCA         string `envconfig:"TIDEWIRE_KAFKA_TLS_CA" default:"" show:"the system's" desc:"file of certificates to trust, PEM"`
 	KafkaTLSCert       string `envconfig:"TIDEWIRE_KAFKA_TLS_CERT" default:"" show:"none" desc:"client certificate, PEM"`
 	KafkaTLSKey        string `envconfig:"TIDEWIRE_KAFKA_TLS_KEY" default:"" show:"none" desc:"its key, PEM"`
-	KafkaSASLMechanism string `envconfig:"TIDEWIRE_KAFKA_SASL_MECHANISM" default:"" show:"none" desc:"PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512"`
+	KafkaSASLMechanism string `envconfig:"TIDEWIRE_KAFKA_SASL_MECHANISM" default:"" show:"none" desc:"PLAIN, SCRAM-SHA-256, SCRAM-SHA-512, OAUTHBEARER or AWS_MSK_IAM"`
 	KafkaSASLUsername  string `envconfig:"TIDEWIRE_KAFKA_SASL_USERNAME" default:"" show:"none" desc:"user name"`
 	KafkaSASLPassword  string `envconfig:"TIDEWIRE_KAFKA_SASL_PASSWORD" default:"" show:"none" desc:"password" secret:"true"`
+	KafkaOAuthTokenURL string `envconfig:"TIDEWIRE_KAFKA_OAUTH_TOKEN_URL" default:"" show:"none" desc:"OAUTHBEARER: the token endpoint (client credentials); https"`
+	KafkaOAuthClientID string `envconfig:"TIDEWIRE_KAFKA_OAUTH_CLIENT_ID" default:"" show:"none" desc:"client id"`
+	KafkaOAuthSecret   string `envconfig:"TIDEWIRE_KAFKA_OAUTH_CLIENT_SECRET" default:"" show:"none" desc:"client secret" secret:"true"`
+	KafkaOAuthScope    string `envconfig:"TIDEWIRE_KAFKA_OAUTH_SCOPE" default:"" show:"none" desc:"scopes to ask for, with spaces between"`
+	KafkaOAuthToken    string `envconfig:"TIDEWIRE_KAFKA_OAUTH_TOKEN" default:"" show:"none" desc:"a token instead of an endpoint; mostly as a file that something else renews" secret:"true"`
+	KafkaOAuthExtra    string `envconfig:"TIDEWIRE_KAFKA_OAUTH_EXTENSIONS" default:"" show:"none" desc:"what the brokers want besides the token: logicalCluster=lkc-1,identityPoolId=pool-1"`
+	KafkaAWSRegion     string `envconfig:"TIDEWIRE_KAFKA_AWS_REGION" default:"" show:"AWS_REGION" desc:"AWS_MSK_IAM: the cluster's region; credentials as AWS's own tools find them"`
 
 	CacheTTL   string `envconfig:"TIDEWIRE_CACHE_TTL" default:"10m" desc:"how long a record stays in memory"`
 	CacheBytes string `envconfig:"TIDEWIRE_CACHE_BYTES" default:"" show:"25% of memory" desc:"budget of all partitions together, in bytes (also 512MiB, 2GiB)"`

@@ -17,10 +17,9 @@ func (e *env) security(p *problems) kafkaio.Security {
 	if !ok {
 		p.add("TIDEWIRE_KAFKA_TLS", e.KafkaTLS, "want on or off")
 	}
-	password := e.secret("TIDEWIRE_KAFKA_SASL_PASSWORD")
 	s := kafkaio.Security{
 		TLS: on, CA: e.KafkaTLSCA, Cert: e.KafkaTLSCert, Key: e.KafkaTLSKey,
-		Mechanism: e.KafkaSASLMechanism, Username: e.KafkaSASLUsername, Password: password,
+		Mechanism: e.KafkaSASLMechanism, Username: e.KafkaSASLUsername, Password: e.secret("TIDEWIRE_KAFKA_SASL_PASSWORD"),
 	}
 	if on {
 		e.tlsFiles(p)
@@ -33,27 +32,11 @@ func (e *env) security(p *problems) kafkaio.Security {
 			}
 		}
 	}
-	switch e.KafkaSASLMechanism {
-	case "":
-		if e.KafkaSASLUsername != "" {
-			p.add("TIDEWIRE_KAFKA_SASL_USERNAME", e.KafkaSASLUsername, "given without TIDEWIRE_KAFKA_SASL_MECHANISM: want PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512 there")
-		} else if password.IsSet() {
-			p.add("TIDEWIRE_KAFKA_SASL_PASSWORD", mask, "given without TIDEWIRE_KAFKA_SASL_MECHANISM: want PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512 there")
-		}
-	case kafkaio.MechanismPlain, kafkaio.MechanismScramSHA256, kafkaio.MechanismScramSHA512:
-		if e.KafkaSASLUsername == "" {
-			p.add("TIDEWIRE_KAFKA_SASL_USERNAME", "", "required with TIDEWIRE_KAFKA_SASL_MECHANISM")
-		}
-		if !password.IsSet() {
-			p.add("TIDEWIRE_KAFKA_SASL_PASSWORD", "", "required with TIDEWIRE_KAFKA_SASL_MECHANISM, itself or as TIDEWIRE_KAFKA_SASL_PASSWORD_FILE")
-		}
-	default:
-		p.add("TIDEWIRE_KAFKA_SASL_MECHANISM", e.KafkaSASLMechanism, "want PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512")
-	}
+	e.sasl(&s, p)
 	if len(*p) == before {
 		// What only the whole shows, such as characters that a mechanism forbids.
 		if _, _, err := s.Build(); err != nil {
-			*p = append(*p, fmt.Errorf("TIDEWIRE_KAFKA_TLS_*, TIDEWIRE_KAFKA_SASL_*: %w", err))
+			*p = append(*p, fmt.Errorf("TIDEWIRE_KAFKA_TLS_*, TIDEWIRE_KAFKA_SASL_*, TIDEWIRE_KAFKA_OAUTH_*: %w", err))
 		}
 	}
 	return s

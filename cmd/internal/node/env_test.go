@@ -103,6 +103,8 @@ func TestWrongSecurityIsNamed(t *testing.T) {
 		t.Fatal(err)
 	}
 	none := empty + ".none"
+	t.Setenv("AWS_REGION", "")
+	t.Setenv("AWS_DEFAULT_REGION", "")
 	type set = map[string]string
 	for _, tc := range []struct {
 		set   set // without TIDEWIRE_KAFKA_
@@ -119,6 +121,15 @@ func TestWrongSecurityIsNamed(t *testing.T) {
 		{set{"SASL_MECHANISM": "PLAIN", "SASL_PASSWORD": "s3cret"}, []string{"TIDEWIRE_KAFKA_SASL_USERNAME", "required"}},
 		{set{"SASL_MECHANISM": "PLAIN", "SASL_USERNAME": "u"}, []string{"TIDEWIRE_KAFKA_SASL_PASSWORD", "required"}},
 		{set{"SASL_MECHANISM": "MD5", "SASL_USERNAME": "u", "SASL_PASSWORD": "s3cret"}, []string{"TIDEWIRE_KAFKA_SASL_MECHANISM", "MD5", "PLAIN"}},
+		{set{"OAUTH_CLIENT_SECRET": "s3cret"}, []string{"TIDEWIRE_KAFKA_OAUTH_CLIENT_SECRET", "OAUTHBEARER there"}},
+		{set{"SASL_MECHANISM": "PLAIN", "SASL_USERNAME": "u", "SASL_PASSWORD": "s3cret", "OAUTH_TOKEN": "s3cret"}, []string{"TIDEWIRE_KAFKA_OAUTH_TOKEN", "OAUTHBEARER", "PLAIN"}},
+		{set{"SASL_MECHANISM": "OAUTHBEARER", "OAUTH_TOKEN": "s3cret", "SASL_PASSWORD": "s3cret"}, []string{"TIDEWIRE_KAFKA_SASL_PASSWORD", "SCRAM-SHA-256"}},
+		{set{"SASL_MECHANISM": "OAUTHBEARER", "OAUTH_TOKEN_URL": "https://a/b", "OAUTH_CLIENT_ID": "id"}, []string{"TIDEWIRE_KAFKA_OAUTH_CLIENT_SECRET", "required"}},
+		{set{"SASL_MECHANISM": "OAUTHBEARER", "OAUTH_TOKEN_URL": "http://a/b", "OAUTH_CLIENT_ID": "id", "OAUTH_CLIENT_SECRET": "s3cret"}, []string{"TIDEWIRE_KAFKA_SASL_", "want https"}},
+		{set{"SASL_MECHANISM": "OAUTHBEARER", "OAUTH_TOKEN": "s3cret", "OAUTH_SCOPE": "x"}, []string{"TIDEWIRE_KAFKA_SASL_", "want one of them"}},
+		{set{"SASL_MECHANISM": "OAUTHBEARER", "OAUTH_TOKEN": "s3cret", "OAUTH_EXTENSIONS": "x"}, []string{"TIDEWIRE_KAFKA_OAUTH_EXTENSIONS", `"x"`, "name=value"}},
+		{set{"SASL_MECHANISM": "AWS_MSK_IAM"}, []string{"TIDEWIRE_KAFKA_AWS_REGION", "required"}},
+		{set{"SASL_MECHANISM": "AWS_MSK_IAM", "AWS_REGION": "a/b"}, []string{"TIDEWIRE_KAFKA_SASL_", "region", "a/b"}},
 		{set{"SASL_MECHANISM": "SCRAM-SHA-512", "SASL_USERNAME": "u", "SASL_PASSWORD": "s3cret\u0007"}, []string{"TIDEWIRE_KAFKA_SASL_", "SASLprep"}},
 	} {
 		t.Run(fmt.Sprint(tc.set), func(t *testing.T) {
