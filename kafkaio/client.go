@@ -73,17 +73,12 @@ func (c *Client) Dial(ctx context.Context, addr string) (*protocol.Conn, error) 
 	if closed {
 		return nil, ErrClosed
 	}
-	ctx, cancel := context.WithTimeout(ctx, c.cfg.DialTimeout)
-	defer cancel()
-	raw, err := c.dialNet(ctx, "tcp", addr)
+	raw, versions, err := c.open(ctx, "tcp", addr)
 	if err != nil {
 		return nil, fmt.Errorf("dial Kafka broker %s: %w", addr, err)
 	}
 	conn := protocol.NewConn(raw, c.cfg.ClientID)
-	if err := c.handshake(ctx, conn, addr); err != nil {
-		_ = conn.Close()
-		return nil, fmt.Errorf("dial Kafka broker %s: %w", addr, err)
-	}
+	conn.SetVersions(versions)
 	return conn, nil
 }
 
@@ -132,15 +127,42 @@ func (c *Client) dialNet(ctx context.Context, network, addr string) (net.Conn, e
 	return &frameGuard{Conn: sec}, nil
 }
 
+// open returns a connection that is authenticated, and stays so, and the versions that were agreed on.
+func (c *Client) open(ctx context.Context, network, addr string) (net.Conn, map[protocol.ApiKey]int16, error) {
+	ctx, cancel := context.WithTimeout(ctx, c.cfg.DialTimeout)
+	defer cancel()
+	raw, err := c.dialNet(ctx, network, addr)
+	if err != nil {
+		return nil, nil, err
+	}
+	conn, versions, err := c.handshake(ctx, raw, addr)
+	if err == nil {
+		err = raw.SetDeadline(time.Time{})
+	}
+	if err != nil {
+		_ = raw.Close()
+		return nil, nil, err
+	}
+	return conn, versions, nil
+}
+
 // handshake agrees on versions and authenticates, within ctx's deadline.
-func (c *Client) handshake(ctx context.Context, conn *protocol.Conn, addr string) error {
-	if err := negotiate(ctx, conn, c.cfg.SASL != nil); err != nil {
-		return err
+func (c *Client) handshake(ctx context.Context, raw net.Conn, addr string) (net.Conn, map[protocol.ApiKey]int16, error) {
+	conn := protocol.NewConn(raw, c.cfg.ClientID)
+	versions, err := negotiate(ctx, conn, c.cfg.SASL != nil)
+	if err != nil || c.cfg.SASL == nil {
+		return raw, versions, err
 	}
-	if c.cfg.SASL == nil {
-		return nil
+	conn.SetVersions(versions)
+	session, first, err := startSASL(ctx, addr, c.cfg.SASL)
+	if err != nil {
+		return nil, nil, err
 	}
-	return authenticate(ctx, conn, addr, c.cfg.SASL)
+	lifetime, err := authenticate(ctx, conn, c.cfg.SASL, session, first)
+	if err != nil {
+		return nil, nil, err
+	}
+	return newSessionConn(c, raw, addr, versions, lifetime), versions, nil
 }
 
 // RoundTrip sends req over conn and returns the answer. It ends with ctx: the connection must be
@@ -164,14 +186,18 @@ func RoundTrip(ctx context.Context, conn *protocol.Conn, req protocol.Message) (
 	return conn.RoundTrip(req)
 }
 
-// Dialer is for kafka-go's ConsumerGroup, which opens connections of its own kind.
+// Dialer is for kafka-go's ConsumerGroup. Its connections are authenticated by us, as kafka-go would not keep them so.
 func (c *Client) Dialer() *kafka.Dialer {
-	return &kafka.Dialer{
-		ClientID:      c.cfg.ClientID,
-		Timeout:       c.cfg.DialTimeout,
-		DialFunc:      c.dialNet,
-		SASLMechanism: c.cfg.SASL,
+	return &kafka.Dialer{ClientID: c.cfg.ClientID, Timeout: c.cfg.DialTimeout, DialFunc: c.dial}
+}
+
+// dial opens connections for kafka-go, which agrees on versions itself.
+func (c *Client) dial(ctx context.Context, network, addr string) (net.Conn, error) {
+	if c.cfg.SASL == nil {
+		return c.dialNet(ctx, network, addr)
 	}
+	conn, _, err := c.open(ctx, network, addr)
+	return conn, err
 }
 
 // Transport is kafka-go's pool of connections for administrative requests. It asks for the metadata of
@@ -186,12 +212,11 @@ func (c *Client) Transport() *kafka.Transport {
 		}
 		c.cancel = cancel
 		c.transport = &kafka.Transport{
-			Dial:           c.dialNet,
+			Dial:           c.dial,
 			DialTimeout:    c.cfg.DialTimeout,
 			MetadataTTL:    500 * time.Millisecond,
 			MetadataTopics: []string{"__consumer_offsets"},
 			ClientID:       c.cfg.ClientID,
-			SASL:           c.cfg.SASL,
 			Context:        ctx,
 		}
 	}

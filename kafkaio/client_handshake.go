@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"strconv"
+	"time"
 
 	"github.com/segmentio/kafka-go"
 	"github.com/segmentio/kafka-go/protocol"
@@ -67,22 +68,22 @@ func (e *AuthError) Error() string {
 
 func (e *AuthError) Unwrap() error { return e.Err }
 
-// negotiate asks the broker which versions it supports and sets for each request the newest one that
+// negotiate asks the broker which versions it supports and returns for each request the newest one that
 // both sides know.
-func negotiate(ctx context.Context, conn *protocol.Conn, withSASL bool) error {
+func negotiate(ctx context.Context, conn *protocol.Conn, withSASL bool) (map[protocol.ApiKey]int16, error) {
 	m, err := RoundTrip(ctx, conn, &apiversions.Request{})
 	if err != nil {
 		if isEOF(err) {
-			return fmt.Errorf("the broker closed the connection at the first request (does this listener expect TLS?): %w", err)
+			return nil, fmt.Errorf("the broker closed the connection at the first request (does this listener expect TLS?): %w", err)
 		}
-		return fmt.Errorf("ask for API versions: %w", err)
+		return nil, fmt.Errorf("ask for API versions: %w", err)
 	}
 	res, ok := m.(*apiversions.Response)
 	if !ok {
-		return fmt.Errorf("ask for API versions: unexpected answer %T", m)
+		return nil, fmt.Errorf("ask for API versions: unexpected answer %T", m)
 	}
 	if res.ErrorCode != 0 {
-		return fmt.Errorf("ask for API versions: %w", kafka.Error(res.ErrorCode))
+		return nil, fmt.Errorf("ask for API versions: %w", kafka.Error(res.ErrorCode))
 	}
 	versions := make(map[protocol.ApiKey]int16, len(res.ApiKeys))
 	broker := make(map[protocol.ApiKey]apiversions.ApiKeyResponse, len(res.ApiKeys))
@@ -107,14 +108,31 @@ func negotiate(ctx context.Context, conn *protocol.Conn, withSASL bool) error {
 		if k, ok := broker[key]; ok {
 			e.BrokerMin, e.BrokerMax = k.MinVersion, k.MaxVersion
 		}
-		return e
+		return nil, e
 	}
-	conn.SetVersions(versions)
-	return nil
+	return versions, nil
 }
 
-// authenticate runs the SASL exchange (KIP-43, and KIP-152 for the errors).
-func authenticate(ctx context.Context, conn *protocol.Conn, addr string, mech sasl.Mechanism) error {
+// startSASL gets the credentials ready, without a word to the broker at addr.
+func startSASL(ctx context.Context, addr string, mech sasl.Mechanism) (session sasl.StateMachine, first []byte, err error) {
+	meta := &sasl.Metadata{}
+	if host, port, err := net.SplitHostPort(addr); err == nil {
+		meta.Host = host
+		meta.Port, _ = strconv.Atoi(port)
+	}
+	session, first, err = mech.Start(sasl.WithMetadata(ctx, meta))
+	if err != nil { // we have nothing to show: nobody has refused anything
+		return nil, nil, fmt.Errorf("authenticate to Kafka with %s: %w", mech.Name(), err)
+	}
+	return session, first, nil
+}
+
+// maxSession is the longest life of a session that is believed.
+const maxSession = 365 * 24 * time.Hour
+
+// authenticate runs the SASL exchange (KIP-43, and KIP-152 for the errors) with what startSASL returned. It returns
+// how long the broker lets the session last (KIP-368); 0 is for ever.
+func authenticate(ctx context.Context, conn *protocol.Conn, mech sasl.Mechanism, session sasl.StateMachine, token []byte) (time.Duration, error) {
 	refused := func(err error) error {
 		e := &AuthError{Mechanism: mech.Name(), Err: err}
 		if u, ok := mech.(interface{ Username() string }); ok {
@@ -122,38 +140,30 @@ func authenticate(ctx context.Context, conn *protocol.Conn, addr string, mech sa
 		}
 		return e
 	}
-	meta := &sasl.Metadata{}
-	if host, port, err := net.SplitHostPort(addr); err == nil {
-		meta.Host = host
-		meta.Port, _ = strconv.Atoi(port)
-	}
-	session, token, err := mech.Start(sasl.WithMetadata(ctx, meta))
-	if err != nil { // we have nothing to show: nobody has refused anything
-		return fmt.Errorf("authenticate to Kafka with %s: %w", mech.Name(), err)
-	}
 	m, err := RoundTrip(ctx, conn, &saslhandshake.Request{Mechanism: mech.Name()})
 	if err != nil {
-		return fmt.Errorf("SASL handshake: %w", err)
+		return 0, fmt.Errorf("SASL handshake: %w", err)
 	}
 	hs, ok := m.(*saslhandshake.Response)
 	if !ok {
-		return fmt.Errorf("SASL handshake: unexpected answer %T", m)
+		return 0, fmt.Errorf("SASL handshake: unexpected answer %T", m)
 	}
 	if hs.ErrorCode != 0 {
-		return refused(fmt.Errorf("the broker offers %v: %w", hs.Mechanisms, kafka.Error(hs.ErrorCode)))
+		return 0, refused(fmt.Errorf("the broker offers %v: %w", hs.Mechanisms, kafka.Error(hs.ErrorCode)))
 	}
+	var lifetime int64
 	for done := false; !done; {
 		m, err := RoundTrip(ctx, conn, &saslauthenticate.Request{AuthBytes: token})
 		if err != nil {
 			if isEOF(err) && ctx.Err() == nil {
 				// Some brokers say no by hanging up.
-				return refused(fmt.Errorf("the broker closed the connection (%w)", err))
+				return 0, refused(fmt.Errorf("the broker closed the connection (%w)", err))
 			}
-			return fmt.Errorf("SASL authentication: %w", err)
+			return 0, fmt.Errorf("SASL authentication: %w", err)
 		}
 		res, ok := m.(*saslauthenticate.Response)
 		if !ok {
-			return fmt.Errorf("SASL authentication: unexpected answer %T", m)
+			return 0, fmt.Errorf("SASL authentication: unexpected answer %T", m)
 		}
 		if res.ErrorCode != 0 {
 			err := error(kafka.Error(res.ErrorCode))
@@ -163,13 +173,14 @@ func authenticate(ctx context.Context, conn *protocol.Conn, addr string, mech sa
 			if x, ok := session.(interface{ explain(error) error }); ok {
 				err = x.explain(err)
 			}
-			return refused(err)
+			return 0, refused(err)
 		}
+		lifetime = res.SessionLifetimeMs
 		if done, token, err = session.Next(ctx, res.AuthBytes); err != nil {
-			return refused(err)
+			return 0, refused(err)
 		}
 	}
-	return nil
+	return time.Duration(max(0, min(lifetime, maxSession.Milliseconds()))) * time.Millisecond, nil
 }
 
 func isEOF(err error) bool {

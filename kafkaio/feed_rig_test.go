@@ -65,6 +65,12 @@ func (l *logBuffer) with(parts ...string) (n int) {
 // newRig starts the reading side against brokers for topics (a list of selectors).
 func newRig(t testing.TB, brokers []string, topics string) *rig {
 	t.Helper()
+	return newRigWith(t, Config{Brokers: brokers}, topics)
+}
+
+// newRigWith does so with a configuration, whose log is the rig's.
+func newRigWith(t testing.TB, cfg Config, topics string) *rig {
+	t.Helper()
 	r := &rig{
 		t: t, logs: &logBuffer{}, change: make(chan struct{}),
 		hold: map[bridge.TopicPartition]bool{},
@@ -75,7 +81,8 @@ func newRig(t testing.TB, brokers []string, topics string) *rig {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.client, err = NewClient(Config{Brokers: brokers, Log: zerolog.New(r.logs)})
+	cfg.Log = zerolog.New(r.logs)
+	r.client, err = NewClient(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -35,6 +35,11 @@ type nodes struct {
 
 func newNodes(t testing.TB, cfg Config, topics map[string]int32) *nodes {
 	noLeaks(t)
+	return someNodes(t, cfg, topics)
+}
+
+// someNodes does so for a test that looks for goroutines itself.
+func someNodes(t testing.TB, cfg Config, topics map[string]int32) *nodes {
 	cfg.Log = zerolog.New(zerolog.NewTestWriter(t))
 	return &nodes{
 		t: t, cfg: cfg, group: kafkatest.Topic(t), topics: topics, timeout: 6 * time.Second,

@@ -35,6 +35,12 @@ type writer struct {
 func newWriter(t testing.TB, cfg Config, topics string, with ...func(*ProducerConfig)) *writer {
 	t.Helper()
 	noLeaks(t)
+	return startWriter(t, cfg, topics, with...)
+}
+
+// startWriter does so for a test that looks for goroutines itself, as it has several of everything.
+func startWriter(t testing.TB, cfg Config, topics string, with ...func(*ProducerConfig)) *writer {
+	t.Helper()
 	cfg.Log = zerolog.New(zerolog.NewTestWriter(t))
 	client, err := NewClient(cfg)
 	if err != nil {

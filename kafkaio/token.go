@@ -66,7 +66,7 @@ func (c *tokenCache) get(ctx context.Context) (string, error) {
 	c.mu.Lock()
 	life := c.token.expiry.Sub(c.since)
 	usable := c.token.expiry.Sub(now) > minTokenLife
-	if usable && now.Sub(c.since) < life*3/4 {
+	if usable && now.Sub(c.since) < life*2/3 {
 		defer c.mu.Unlock()
 		return c.token.value, nil
 	}

@@ -64,13 +64,13 @@ func TestTokenIsKeptAndRenewedAhead(t *testing.T) {
 			wg.Go(func() { want("t1", 1) })
 		}
 		wg.Wait()
-		time.Sleep(44 * time.Minute)
+		time.Sleep(39 * time.Minute)
 		want("t1", 1)
 		time.Sleep(2 * time.Minute)
 		want("t2", 2) // before t1 has expired
 		// An issuer that hangs or is away costs half a second at most, and then nothing while the old token lasts.
 		i.set(time.Hour, nil)
-		time.Sleep(46 * time.Minute)
+		time.Sleep(41 * time.Minute)
 		begun := time.Now()
 		want("t2", 3)
 		if d := time.Since(begun); d != tokenPatience {
@@ -86,7 +86,7 @@ func TestTokenIsKeptAndRenewedAhead(t *testing.T) {
 		i.set(0, away)
 		time.Sleep(maxTokenRetry)
 		want("t2", 4)
-		time.Sleep(15 * time.Minute)
+		time.Sleep(20 * time.Minute)
 		if got, err := c.get(t.Context()); got != "" || !errors.Is(err, away) {
 			t.Errorf("with an old token that has expired: %q, %v", got, err)
 		}
