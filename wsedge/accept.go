@@ -81,22 +81,31 @@ func (srv *Server) Serve(ln net.Listener) error {
 		srv.mu.Unlock()
 		go func() {
 			defer srv.wg.Done()
-			srv.meet(conn)
+			srv.meet(&clientConn{Conn: conn})
 		}()
 	}
 }
 
-// meet reads the head of a connection's first request and passes the connection on.
-func (srv *Server) meet(conn net.Conn) {
-	defer func() { // whoever took the connection over has taken it out already
+// meet carries out the handshake of TLS if there is one, reads the head of a connection's first request and passes the
+// connection on.
+func (srv *Server) meet(sock *clientConn) {
+	defer func() {
 		srv.mu.Lock()
-		delete(srv.shaking, conn)
+		delete(srv.shaking, sock.Conn)
 		srv.mu.Unlock()
 	}()
-	if tcp, ok := conn.(*net.TCPConn); ok && srv.cfg.SendBuffer > 0 {
+	if tcp := tcpConn(sock); tcp != nil && srv.cfg.SendBuffer > 0 {
 		_ = tcp.SetWriteBuffer(srv.cfg.SendBuffer)
 	}
-	_ = conn.SetDeadline(time.Now().Add(srv.cfg.HandshakeTimeout))
+	_ = sock.SetDeadline(time.Now().Add(srv.cfg.HandshakeTimeout))
+	conn := net.Conn(sock)
+	if srv.tls != nil {
+		sealed := srv.shakeTLS(sock)
+		if sealed == nil {
+			return
+		}
+		conn = sealed
+	}
 	head, ours, err := readHead(conn)
 	if err != nil {
 		conn.Close()

@@ -19,7 +19,13 @@ func BenchmarkFanout(b *testing.B) {
 		burst int
 	}{{"quiet", 1}, {"burst", 32}} {
 		for _, subject := range []string{"/one/k", "/one/*"} {
-			b.Run(mode.name+strings.ReplaceAll(subject, "/", "_"), func(b *testing.B) { fanout(b, subject, mode.burst) })
+			name := mode.name + strings.ReplaceAll(subject, "/", "_")
+			b.Run(name, func(b *testing.B) { fanout(b, subject, mode.burst) })
+			b.Run("tls_"+name, func(b *testing.B) {
+				overTLS = true
+				defer func() { overTLS = false }()
+				fanout(b, subject, mode.burst)
+			})
 		}
 	}
 }
@@ -30,7 +36,7 @@ func fanout(b *testing.B, subject string, burst int) {
 	for range subscribers {
 		c := e.dialByHand(0)
 		c.op(`{"op":"sub","subject":%q}`, subject)
-		go func() { _, _ = io.Copy(io.Discard, onlyReader{c.conn}) }()
+		go func() { _, _ = io.Copy(io.Discard, onlyReader{bottom(c.conn)}) }() // what is sealed need not be opened
 	}
 	until(b, "all to be subscribed", func() bool { return e.srv.Stats().Subscriptions == subscribers })
 	log := e.node.store.Log("one", 0)
@@ -71,7 +77,7 @@ func TestDeliveryAllocatesNothing(t *testing.T) {
 		for range subscribers {
 			c := e.dialByHand(0)
 			c.op(`{"op":"sub","subject":%q}`, subject)
-			go func() { _, _ = io.Copy(io.Discard, onlyReader{c.conn}) }()
+			go func() { _, _ = io.Copy(io.Discard, onlyReader{bottom(c.conn)}) }() // what is sealed need not be opened
 		}
 		until(t, "all to be subscribed", func() bool { return e.srv.Stats().Subscriptions == subscribers })
 		key := []byte(strings.TrimSuffix(strings.TrimPrefix(subject, "/one/"), "*"))

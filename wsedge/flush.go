@@ -19,8 +19,9 @@ import (
 //     not over.
 //  3. While a session is blocked nobody but its waiter (or aside writer) touches the socket.
 type flusher struct {
-	sh  *shard
-	out tryWriter
+	sh    *shard
+	out   tryWriter
+	plain []byte // what TLS seals next
 
 	// The pieces of this turn, in the order in which they are sent.
 	pieces  []piece
@@ -128,6 +129,10 @@ func (f *flusher) flush(s *session) {
 		return
 	}
 	defer f.reset()
+	sealing := s.tls != nil && s.raw != nil
+	if sealing && !f.sendSealed(s) {
+		return
+	}
 	if len(s.rest) > 0 {
 		f.add(piece{kind: pieceRest, buf: s.rest})
 	}
@@ -150,7 +155,15 @@ func (f *flusher) flush(s *session) {
 		return
 	}
 	n := 0
-	if f.size > 0 {
+	switch {
+	case f.size == 0:
+	case sealing:
+		var err error
+		if n, err = f.seal(s); err != nil {
+			s.abort()
+			return
+		}
+	default:
 		for i := range f.pieces {
 			p := &f.pieces[i]
 			if p.head != nil {
@@ -170,7 +183,7 @@ func (f *flusher) flush(s *session) {
 		}
 	}
 	f.commit(s, n)
-	if n < f.size {
+	if n < f.size || sealing && s.sock.unsent() > 0 {
 		f.block(s)
 	}
 	f.settle(s)

@@ -9,7 +9,6 @@ import (
 	"net/http"
 	"slices"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/coder/websocket"
@@ -63,6 +62,7 @@ func (srv *Server) upgrade(conn net.Conn, req *http.Request, ahead []byte) {
 	ws.SetReadLimit(srv.cfg.MaxFrameBytes + 1) // a margin: the limit itself is ours, see readFrame
 	s.ws = ws
 	s.greet()
+	s.ownSocket()
 	if !srv.register(s) {
 		conn.Close()
 		_ = ws.CloseNow()
@@ -210,37 +210,6 @@ func (c *wsConn) Write(p []byte) (int, error) {
 // Close does not close: there may be a close frame in the session's queue. It ends reading; the session
 // closes the connection when it has finished.
 func (c *wsConn) Close() error { return c.Conn.SetReadDeadline(time.Unix(1, 0)) }
-
-// rawConn returns the raw side of a plain TCP connection, through whatever was put around it in the
-// handshake, or nil for any other.
-func rawConn(conn net.Conn) syscall.RawConn {
-	if p, ok := conn.(*prefixConn); ok {
-		conn = p.Conn
-	}
-	sc, ok := conn.(syscall.Conn)
-	if !ok || !canTryWrite {
-		return nil
-	}
-	if _, tcp := conn.(*net.TCPConn); !tcp {
-		if _, unix := conn.(*net.UnixConn); !unix {
-			return nil
-		}
-	}
-	raw, err := sc.SyscallConn()
-	if err != nil {
-		return nil
-	}
-	return raw
-}
-
-// tcpConn returns the TCP connection beneath conn, nil if there is none.
-func tcpConn(conn net.Conn) *net.TCPConn {
-	if p, ok := conn.(*prefixConn); ok {
-		conn = p.Conn
-	}
-	tcp, _ := conn.(*net.TCPConn)
-	return tcp
-}
 
 // describe shortens an error of the library for the log.
 func describe(err error) string {

@@ -2,22 +2,31 @@ package wsedge
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
 	"net/http"
+	"os"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/coder/websocket"
+	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/goleak"
 
 	"github.com/tidewire/tidewire/cache"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if what := os.Getenv(dialVariable); what != "" {
+		dialed(what)
+		return
+	}
+	goleak.VerifyTestMain(m)
+}
 
 // edge is a server on a loopback port with a fake node behind it.
 type edge struct {
@@ -25,6 +34,8 @@ type edge struct {
 	node *fakeNode
 	srv  *Server
 	addr string
+	tls  *tls.Config // of its clients; nil: none
+	reg  *prometheus.Registry
 }
 
 func newEdge(t testing.TB, cc cache.Config, change func(*Config)) *edge {
@@ -32,7 +43,12 @@ func newEdge(t testing.TB, cc cache.Config, change func(*Config)) *edge {
 	node := newFakeNode(cc)
 	node.topic("prices", TopicView{Partitions: 4, Exposed: true, Publish: true})
 	node.topic("one", TopicView{Partitions: 1, Exposed: true, Publish: true})
-	cfg := Config{Backend: node, Cache: node.store, Encoder: node.enc, Node: "n1"}
+	reg := prometheus.NewRegistry()
+	cfg := Config{Backend: node, Cache: node.store, Encoder: node.enc, Node: "n1", Registerer: reg}
+	var clients *tls.Config
+	if overTLS {
+		cfg.TLS, clients = &tls.Config{Certificates: []tls.Certificate{testCertificate()}}, trusting(testCertificate())
+	}
 	if change != nil {
 		change(&cfg)
 	}
@@ -53,7 +69,31 @@ func newEdge(t testing.TB, cc cache.Config, change func(*Config)) *edge {
 			t.Errorf("Serve returned %v", err)
 		}
 	})
-	return &edge{t: t, node: node, srv: srv, addr: ln.Addr().String()}
+	return &edge{t: t, node: node, srv: srv, addr: ln.Addr().String(), tls: clients, reg: reg}
+}
+
+// metric is the value of a counter or gauge; of those with labels, of the one that has this value of any.
+func (e *edge) metric(name, label string) float64 {
+	e.t.Helper()
+	families, err := e.reg.Gather()
+	if err != nil {
+		e.t.Fatal(err)
+	}
+	for _, f := range families {
+		if f.GetName() != name {
+			continue
+		}
+		for _, m := range f.GetMetric() {
+			found := label == ""
+			for _, l := range m.GetLabel() {
+				found = found || l.GetValue() == label
+			}
+			if found {
+				return m.GetCounter().GetValue() + m.GetGauge().GetValue()
+			}
+		}
+	}
+	return 0
 }
 
 // client is a WebSocket client that understands nothing but frames of JSON.
@@ -108,7 +148,11 @@ func (e *edge) dialRaw(opts *websocket.DialOptions) *client {
 	e.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
-	ws, resp, err := websocket.Dial(ctx, "ws://"+e.addr+"/ws", opts)
+	with := websocket.DialOptions{HTTPClient: &http.Client{Transport: e.transport()}}
+	if opts != nil {
+		with.Subprotocols, with.HTTPHeader = opts.Subprotocols, opts.HTTPHeader
+	}
+	ws, resp, err := websocket.Dial(ctx, e.url("ws", "/ws"), &with)
 	if err != nil {
 		e.t.Fatalf("dial: %v (%v)", err, resp)
 	}
@@ -173,7 +217,7 @@ func (c *client) closes() (websocket.StatusCode, message) {
 
 func (e *edge) get(path string) (*http.Response, string) {
 	e.t.Helper()
-	resp, err := http.Get("http://" + e.addr + path)
+	resp, err := (&http.Client{Transport: e.transport()}).Get(e.url("http", path))
 	if err != nil {
 		e.t.Fatal(err)
 	}

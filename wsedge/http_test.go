@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -22,14 +21,15 @@ import (
 // request sends a request and returns the answer with its body, as it came.
 func (e *edge) request(method, path string, body io.Reader, headers ...string) (*http.Response, []byte) {
 	e.t.Helper()
-	req, err := http.NewRequest(method, "http://"+e.addr+path, body)
+	req, err := http.NewRequest(method, e.url("http", path), body)
 	if err != nil {
 		e.t.Fatal(err)
 	}
 	for i := 0; i < len(headers); i += 2 {
 		req.Header.Add(headers[i], headers[i+1])
 	}
-	tr := &http.Transport{DisableCompression: true, DisableKeepAlives: true}
+	tr := e.transport()
+	tr.DisableCompression = true
 	defer tr.CloseIdleConnections()
 	resp, err := tr.RoundTrip(req)
 	if err != nil {
@@ -154,10 +154,7 @@ func TestPublishOverHTTPRefused(t *testing.T) {
 	}
 	resp, b = e.request("POST", "/publish/one/k", struct{ io.Reader }{strings.NewReader(strings.Repeat("x", 1<<20))})
 	e.refusal("too large, in chunks", resp, b, 413, "too_large")
-	conn, err := net.Dial("tcp", e.addr)
-	if err != nil {
-		t.Fatal(err)
-	}
+	conn := e.connect()
 	defer conn.Close()
 	fmt.Fprint(conn, "POST /publish/one/k HTTP/1.1\r\nHost: x\r\nContent-Length: 9000000000000000\r\n\r\n")
 	_ = conn.SetReadDeadline(time.Now().Add(10 * time.Second))
@@ -199,10 +196,7 @@ func TestKeysInPaths(t *testing.T) {
 	}
 	try := func(path, key string) {
 		t.Helper()
-		conn, err := net.Dial("tcp", e.addr)
-		if err != nil {
-			t.Fatal(err)
-		}
+		conn := e.connect()
 		defer conn.Close()
 		fmt.Fprintf(conn, "POST %s HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nConnection: close\r\n\r\nx", path)
 		b, _ := io.ReadAll(conn)
@@ -307,11 +301,7 @@ func TestLongHistoryOverHTTP(t *testing.T) {
 		e.node.put("one", 0, []byte("k"), v)
 	}
 	for _, path := range []string{"/one/*", "/one/k"} {
-		conn, err := net.Dial("tcp", e.addr)
-		if err != nil {
-			t.Fatal(err)
-		}
-		_ = conn.(*net.TCPConn).SetReadBuffer(16 << 10)
+		conn := e.connectWith(16 << 10)
 		fmt.Fprintf(conn, "GET /history%s?limit=1000 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", path)
 		first := make([]byte, 100)
 		if _, err := io.ReadFull(conn, first); err != nil {

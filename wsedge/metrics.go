@@ -22,6 +22,7 @@ type metrics struct {
 	publishes *prometheus.CounterVec
 	errors    *prometheus.CounterVec
 	requests  *prometheus.CounterVec
+	tlsFailed *prometheus.CounterVec
 	all       []prometheus.Collector
 }
 
@@ -44,6 +45,9 @@ func newMetrics(srv *Server) *metrics {
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "tidewire_http_requests_total", Help: "Requests to /sse, /publish and /history, by HTTP status.",
 		}, []string{"path", "status"}),
+		tlsFailed: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "tidewire_tls_handshakes_failed_total", Help: "TLS handshakes of clients that failed, by reason: handshake, plain_http, timeout, gone.",
+		}, []string{"reason"}),
 	}
 	gauge := func(name, help string, f func() int64) {
 		m.all = append(m.all, prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, func() float64 { return float64(f()) }))
@@ -61,7 +65,7 @@ func newMetrics(srv *Server) *metrics {
 	counter("tidewire_compressed_bytes_in_total", "Bytes of these before.", srv.deflated.before.Load)
 	counter("tidewire_compressed_bytes_out_total", "Bytes of these after.", srv.deflated.after.Load)
 	counter("tidewire_slow_closes_total", "Connections closed with 4008 because the client did not keep up.", m.slow.Load)
-	m.all = append(m.all, m.latency, m.resumes, m.publishes, m.errors, m.requests)
+	m.all = append(m.all, m.latency, m.resumes, m.publishes, m.errors, m.requests, m.tlsFailed)
 	return m
 }
 

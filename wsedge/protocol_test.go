@@ -34,7 +34,7 @@ func TestHandshake(t *testing.T) {
 			h.Set("Origin", origin)
 		}
 		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
-		ws, resp, err := websocket.Dial(ctx, "ws://"+e.addr+"/ws", &websocket.DialOptions{HTTPHeader: h})
+		ws, resp, err := websocket.Dial(ctx, e.url("ws", "/ws"), &websocket.DialOptions{HTTPHeader: h, HTTPClient: &http.Client{Transport: e.transport()}})
 		cancel()
 		if ok != (err == nil) || !ok && resp.StatusCode != http.StatusForbidden {
 			t.Errorf("origin %q: %v", origin, err)
@@ -59,10 +59,8 @@ func TestHandshake(t *testing.T) {
 		"GET /ws", // and nothing more
 		"",
 	} {
-		conn, err := net.Dial("tcp", e.addr)
-		if err != nil {
-			t.Fatal(err)
-		}
+		conn := e.connect()
+		var err error
 		fmt.Fprint(conn, raw)
 		_ = conn.SetReadDeadline(time.Now().Add(5 * time.Second))
 		buf := make([]byte, 4096)
@@ -87,10 +85,7 @@ func TestOpsWithTheHandshake(t *testing.T) {
 		ops += masked(1, fmt.Sprintf(`{"op":"ping","id":%d}`, i+1))
 	}
 	for _, before := range []string{"", "GET /nothing HTTP/1.1\r\nHost: x\r\n\r\n"} {
-		conn, err := net.Dial("tcp", e.addr)
-		if err != nil {
-			t.Fatal(err)
-		}
+		conn := e.connect()
 		fmt.Fprint(conn, before+upgrade+ops)
 		_ = conn.SetReadDeadline(time.Now().Add(5 * time.Second))
 		var got []byte

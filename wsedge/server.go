@@ -2,6 +2,7 @@ package wsedge
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -27,6 +28,9 @@ type Config struct {
 
 	Node  string   // this node's name, told in welcome
 	Nodes []string // where clients may go instead, told in bye; default none
+
+	// TLS makes Serve speak TLS, 1.2 at least; it needs certificates and nothing else. Default: plain connections.
+	TLS *tls.Config
 
 	Heartbeat      time.Duration // TIDEWIRE_HEARTBEAT, default 25 s
 	MaxFrameBytes  int64         // TIDEWIRE_MAX_FRAME_BYTES, default 1 MiB
@@ -110,6 +114,7 @@ func (c *Config) setDefaults() error {
 type Server struct {
 	// Set once.
 	cfg      Config
+	tls      *tls.Config // nil: none
 	begun    time.Time
 	log      zerolog.Logger
 	metrics  *metrics
@@ -146,6 +151,7 @@ func New(cfg Config) (*Server, error) {
 	}
 	srv := &Server{
 		cfg:       cfg,
+		tls:       tlsConfig(cfg.TLS),
 		begun:     time.Now(),
 		log:       cfg.Logger.With().Str("component", "edge").Str("node", cfg.Node).Logger(),
 		replays:   make(chan struct{}, cfg.MaxReplays),

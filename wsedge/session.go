@@ -2,6 +2,7 @@ package wsedge
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"io"
 	"math/rand/v2"
@@ -36,6 +37,8 @@ type session struct {
 	conn  net.Conn
 	raw   syscall.RawConn // nil: cannot be tried, see writeAside
 	ws    *websocket.Conn // nil when it is an SSE stream
+	tls   *tls.Conn       // not nil: what is sent goes through it and lies in sock, see seal
+	sock  *clientConn
 
 	deflate bool // permessage-deflate was agreed on; set once
 
@@ -88,6 +91,11 @@ func newSession(srv *Server, conn net.Conn) *session {
 		srv: srv, id: rand.Uint64(), conn: conn, raw: rawConn(conn),
 		shard: srv.shards[srv.turns.Add(1)%uint64(len(srv.shards))],
 	}
+	if s.raw != nil {
+		if s.sock, s.tls = layers(conn); s.sock == nil && s.tls != nil {
+			s.raw = nil // TLS of another port's, which writes to the socket by itself
+		}
+	}
 	now := time.Now().UnixMilli()
 	s.began = now
 	s.lastText.Store(now)
@@ -98,6 +106,17 @@ func newSession(srv *Server, conn net.Conn) *session {
 
 // name is the session's id as clients and logs see it.
 func (s *session) name() string { return strconv.FormatUint(s.id, 36) }
+
+// ownSocket ends the time in which anything is written to the connection but by turns. It is called when the answer to the
+// handshake has been written, before the first turn.
+func (s *session) ownSocket() {
+	if s.tls != nil && s.sock != nil {
+		s.sock.hold()
+	}
+}
+
+// unsent is how much waits for the socket, apart from what can be read again. mu is held.
+func (s *session) unsent() int { return len(s.control) + len(s.rest) + s.sock.unsent() }
 
 // greet puts the welcome where it goes out first, whoever else learns of the session from now on: a node
 // that drains says bye to every session that it knows. It is called before the session is registered.
@@ -374,12 +393,12 @@ func (s *session) finish(err error) {
 		// The client went away without a close frame.
 		s.beginClosing()
 	}
-	if !s.gone && len(s.control)+len(s.rest) > 0 {
+	if !s.gone && s.unsent() > 0 {
 		wait = make(chan struct{})
 		s.allSent = wait
 	}
 	s.mu.Unlock()
-	if wait != nil && !errors.Is(err, io.EOF) && !errors.Is(err, syscall.ECONNRESET) && !isTimeout(err) {
+	if wait != nil && !hungUp(err) && !isTimeout(err) {
 		s.enqueue()
 		t := time.NewTimer(s.srv.cfg.CloseTimeout)
 		select {
@@ -392,7 +411,7 @@ func (s *session) finish(err error) {
 		s.discard()
 	}
 	s.mu.Lock()
-	unsent := len(s.control)+len(s.rest) > 0
+	unsent := s.unsent() > 0
 	s.abort()
 	alarm := s.alarm
 	s.mu.Unlock()
@@ -412,10 +431,17 @@ func (s *session) finish(err error) {
 // unread bytes resets the connection, and the client would never see why.
 func (s *session) discard() {
 	_ = s.conn.SetReadDeadline(time.Now().Add(min(time.Second, s.srv.cfg.CloseTimeout)))
-	if tcp := tcpConn(s.conn); tcp != nil {
-		_ = tcp.CloseWrite()
+	if s.tls == nil { // TLS says its goodbye when it is closed
+		if tcp := tcpConn(s.conn); tcp != nil {
+			_ = tcp.CloseWrite()
+		}
 	}
 	_, _ = io.Copy(io.Discard, s.conn)
+}
+
+// hungUp says whether an error of reading means that the peer has gone, so that nothing can reach it any more.
+func hungUp(err error) bool {
+	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET)
 }
 
 func isTimeout(err error) bool {

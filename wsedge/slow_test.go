@@ -19,22 +19,15 @@ import (
 // rawClient speaks WebSocket by hand, so that a test decides when its socket is read.
 type rawClient struct {
 	t    testing.TB
-	conn *net.TCPConn
+	conn net.Conn
 	r    *bufio.Reader
 }
 
 func (e *edge) dialByHand(readBuffer int) *rawClient {
 	e.t.Helper()
-	conn, err := net.Dial("tcp", e.addr)
-	if err != nil {
-		e.t.Fatal(err)
-	}
+	conn := e.connectWith(readBuffer)
 	e.t.Cleanup(func() { conn.Close() })
-	tcp := conn.(*net.TCPConn)
-	if readBuffer > 0 {
-		_ = tcp.SetReadBuffer(readBuffer)
-	}
-	c := &rawClient{e.t, tcp, bufio.NewReader(tcp)}
+	c := &rawClient{e.t, conn, bufio.NewReader(conn)}
 	c.write("GET /ws HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n")
 	for {
 		line, err := c.r.ReadString('\n')

@@ -75,6 +75,7 @@ func (srv *Server) openStream(conn net.Conn, r *http.Request, _ []byte) {
 		refused(srv.elsewhere("draining"))
 		return
 	}
+	s.ownSocket() // not before: a refusal is written on the way that waits
 	setUserTimeout(conn, beatsUntilDead*srv.cfg.Heartbeat)
 	srv.metrics.requested(pathSSE, http.StatusOK)
 	srv.mu.Lock()

@@ -51,14 +51,8 @@ func lastIDHeader(id string) string {
 
 func (e *edge) sourceRaw(request string, readBuffer int) *eventSource {
 	e.t.Helper()
-	conn, err := net.Dial("tcp", e.addr)
-	if err != nil {
-		e.t.Fatal(err)
-	}
+	conn := e.connectWith(readBuffer)
 	e.t.Cleanup(func() { conn.Close() })
-	if readBuffer > 0 {
-		_ = conn.(*net.TCPConn).SetReadBuffer(readBuffer)
-	}
 	fmt.Fprint(conn, request)
 	s := &eventSource{t: e.t, conn: conn, r: bufio.NewReader(conn)}
 	_ = conn.SetReadDeadline(time.Now().Add(10 * time.Second))

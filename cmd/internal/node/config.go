@@ -39,6 +39,8 @@ type Config struct {
 	AnyPartition  bool // producers put keys into any partition
 	Security      kafkaio.Security
 
+	TLS TLSConfig // of the clients' port
+
 	CacheTTL       time.Duration
 	CacheBytes     int64
 	MaxFrameBytes  int
@@ -104,6 +106,7 @@ func (e *env) parse() (Config, error) {
 	e.parseKafka(&c, &p)
 	e.parseCache(&c, &p)
 	e.parseEdge(&c, &p)
+	e.parseTLS(&c, &p)
 	c.Log = e.logger(&c, &p)
 	e.secrets.log.Store(&c.Log)
 	return c, p.err()

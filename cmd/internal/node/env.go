@@ -51,6 +51,12 @@ type env struct {
 	KafkaOAuthExtra    string `envconfig:"TIDEWIRE_KAFKA_OAUTH_EXTENSIONS" default:"" show:"none" desc:"what the brokers want besides the token: logicalCluster=lkc-1,identityPoolId=pool-1"`
 	KafkaAWSRegion     string `envconfig:"TIDEWIRE_KAFKA_AWS_REGION" default:"" show:"AWS_REGION" desc:"AWS_MSK_IAM: the cluster's region; credentials as AWS's own tools find them"`
 
+	TLSCert       string `envconfig:"TIDEWIRE_TLS_CERT" default:"" show:"none" desc:"certificate with its chain for the clients' port, PEM: makes it https and wss; read again when it changes"`
+	TLSKey        string `envconfig:"TIDEWIRE_TLS_KEY" default:"" show:"none" desc:"its key, PEM"`
+	ACMEDomains   string `envconfig:"TIDEWIRE_ACME_DOMAINS" default:"" show:"none" desc:"instead of files: domains for which certificates are got from an ACME authority, which asks back on port 443 of each"`
+	ACMEEmail     string `envconfig:"TIDEWIRE_ACME_EMAIL" default:"" show:"none" desc:"where the authority writes to"`
+	ACMEDirectory string `envconfig:"TIDEWIRE_ACME_DIRECTORY" default:"" show:"Let's Encrypt" desc:"the authority's directory"`
+
 	CacheTTL   string `envconfig:"TIDEWIRE_CACHE_TTL" default:"10m" desc:"how long a record stays in memory"`
 	CacheBytes string `envconfig:"TIDEWIRE_CACHE_BYTES" default:"" show:"25% of memory" desc:"budget of all partitions together, in bytes (also 512MiB, 2GiB)"`
 

@@ -53,6 +53,7 @@ type Node struct {
 	group       *kafkaio.Group
 	groupTopics groupTopics
 
+	certs                   certSource // nil: no TLS on the clients' port
 	clients, admin, cluster net.Listener
 	httpd                   *http.Server
 
@@ -119,6 +120,11 @@ func (n *Node) build() error {
 	n.metrics = newMetrics(cfg.NodeID)
 	n.store = cache.NewStore(cache.Config{Budget: cfg.CacheBytes, TTL: cfg.CacheTTL})
 	n.metrics.watchCache(n.store)
+	clientTLS, source, err := n.buildTLS()
+	if err != nil {
+		return err
+	}
+	n.certs = source
 	tlsConfig, mechanism, err := cfg.Security.Build()
 	if err != nil {
 		return err
@@ -149,6 +155,7 @@ func (n *Node) build() error {
 	n.feed = kafkaio.NewFeed(n.client, n.topics, offsets, n.bridge, kafkaio.FeedConfig{})
 	n.bridge.SetFeed(n.feed)
 	n.edge, err = wsedge.New(wsedge.Config{
+		TLS:     clientTLS,
 		Backend: n.bridge, Cache: n.store, Encoder: encoder,
 		Node: string(cfg.NodeID), Nodes: cfg.ClientNodes,
 		Heartbeat: cfg.Heartbeat, MaxFrameBytes: int64(cfg.MaxFrameBytes), AllowedOrigins: cfg.AllowedOrigins, Compression: cfg.Compression,
@@ -239,6 +246,9 @@ func (n *Node) Run(ctx context.Context) error {
 	parts.Go(func() { n.watch(sources) })
 	parts.Go(func() { n.watchIsolation(sources) })
 	parts.Go(func() { n.watchMembership(sources) })
+	if n.certs != nil {
+		parts.Go(func() { n.certs.Run(sources) })
+	}
 	broken := make(chan error, 1)
 	parts.Go(func() {
 		if err := n.replication.Run(sources); err != nil {
