@@ -41,8 +41,5 @@ func (srv *Server) awayFor() string {
 
 // refuseAway answers a handshake while the server is away, and closes the connection.
 func (srv *Server) refuseAway(conn net.Conn, why string) {
-	w := &upgradeWriter{conn: conn}
-	srv.answerError(w, srv.elsewhere(why))
-	w.finish()
-	conn.Close()
+	srv.refuseUpgrade(&upgradeWriter{conn: conn}, srv.elsewhere(why))
 }

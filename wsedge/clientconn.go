@@ -17,11 +17,12 @@ import (
 type clientConn struct {
 	net.Conn
 
-	mu     sync.Mutex
-	held   bool   // Write keeps what it is given
-	sealed []byte // what was given and not sent
-	sent   int    // bytes of sealed that the socket has taken
-	pooled *[]byte
+	mu      sync.Mutex
+	held    bool   // Write keeps what it is given
+	dropped bool   // and from now on takes nothing
+	sealed  []byte // what was given and not sent
+	sent    int    // bytes of sealed that the socket has taken
+	pooled  *[]byte
 }
 
 const (
@@ -51,6 +52,9 @@ func (c *clientConn) Write(p []byte) (int, error) {
 		return c.Conn.Write(p)
 	}
 	defer c.mu.Unlock()
+	if c.dropped {
+		return 0, net.ErrClosed
+	}
 	if len(c.sealed)-c.sent+len(p) > maxSealed {
 		return 0, errSealedFull
 	}
@@ -86,6 +90,17 @@ func (c *clientConn) send(w *tryWriter, raw syscall.RawConn) (all bool, err erro
 		c.sealed, c.sent, c.pooled = nil, 0, nil
 	}
 	return true, nil
+}
+
+// drop forgets what the socket has not taken, and whatever may come after it: nothing more is sent.
+func (c *clientConn) drop() {
+	if c == nil {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.held, c.dropped = true, true
+	c.sealed, c.sent, c.pooled = nil, 0, nil
 }
 
 // unsent is how many sealed bytes the socket has not taken.

@@ -23,7 +23,7 @@ func (f *flusher) commit(s *session, n int) {
 		switch p.kind {
 		case pieceRest:
 			if s.rest = s.rest[k:]; whole {
-				s.rest = nil
+				s.rest, s.restOf = nil, nil
 			}
 			sent += k
 		case pieceControl:
@@ -54,7 +54,7 @@ func (f *flusher) commit(s *session, n int) {
 				p.c.replay.take(p.raw)
 				s.mark(p.c).reached(p.pos)
 				if !whole {
-					s.rest = p.from(k)
+					s.rest, s.restOf = p.from(k), p.c.sub
 				}
 				messages, sent, text = messages+1, sent+k, true
 				break
@@ -63,7 +63,7 @@ func (f *flusher) commit(s *session, n int) {
 			if !whole {
 				var frames int
 				taken, frames = frameEnd(p.buf, k)
-				s.rest = bytes.Clone(p.buf[k:taken])
+				s.rest, s.restOf = bytes.Clone(p.buf[k:taken]), p.c.sub
 				p.count = frames
 			}
 			p.c.replay.take(taken)
@@ -73,7 +73,7 @@ func (f *flusher) commit(s *session, n int) {
 			p.c.place = next
 			pos := p.pos
 			if !whole {
-				s.rest = bytes.Clone(rest)
+				s.rest, s.restOf = bytes.Clone(rest), p.c.sub
 				pos = p.c.log.At(next)
 				p.count = int(next - p.chunk.From)
 			}
@@ -85,7 +85,7 @@ func (f *flusher) commit(s *session, n int) {
 		case pieceFrame:
 			p.c.place, p.c.pos = p.place, p.pos
 			if !whole {
-				s.rest = p.from(k)
+				s.rest, s.restOf = p.from(k), p.c.sub
 			}
 			if s.stream != nil {
 				s.mark(p.c).reached(p.pos)
@@ -139,6 +139,9 @@ func (f *flusher) block(s *session) {
 // of its own writes a copy and may wait. The session is blocked meanwhile, and everything in the turn
 // counts as begun.
 func (f *flusher) writeAside(s *session) {
+	if s.standing != nil {
+		f.noteAside(s)
+	}
 	buf := make([]byte, 0, f.size)
 	for i := range f.pieces {
 		p := &f.pieces[i]
@@ -152,6 +155,29 @@ func (f *flusher) writeAside(s *session) {
 		}()
 	}
 	f.settle(s)
+}
+
+// asideSent forgets whose records were on their way, if none is any more. session.mu is held.
+func (s *session) asideSent() {
+	if s.aside != nil && s.sock.unsent() == 0 {
+		s.aside = nil
+	}
+}
+
+// noteAside remembers whose records a turn is about to write aside, or to seal. session.mu is held.
+func (f *flusher) noteAside(s *session) {
+	if s.restOf != nil {
+		s.aside = append(s.aside, s.restOf)
+	}
+	for i := range f.pieces {
+		p := &f.pieces[i]
+		if p.c == nil || p.len() == 0 {
+			continue
+		}
+		if n := len(s.aside); n == 0 || s.aside[n-1] != p.c.sub {
+			s.aside = append(s.aside, p.c.sub)
+		}
+	}
 }
 
 // beginWait marks a session as blocked. The caller holds session.mu and starts the goroutine that ends
@@ -175,6 +201,7 @@ func (srv *Server) endWait(s *session, err error) {
 	srv.mu.Unlock()
 	s.mu.Lock()
 	s.blocked = false
+	s.asideSent() // what was sealed may not be
 	if err != nil {
 		s.abort()
 	}

@@ -42,15 +42,14 @@ func (s *session) early(c *cursor) bool {
 	}
 	if s.parked == nil {
 		s.parked = make(map[*cursor]struct{})
-		s.alarm = &alarm{s: s}
 	}
 	s.parked[c] = struct{}{}
 	t.parked = true
-	s.srv.wheel.set(s.alarm, t.due)
+	s.wakeAt(t.due)
 	return true
 }
 
-// ring puts the parked cursors that are due into the line.
+// ring puts the parked cursors that are due into the line, and does what is due for the session's token.
 func (s *session) ring(now int64) {
 	s.mu.Lock()
 	next := int64(0)
@@ -65,8 +64,9 @@ func (s *session) ring(now int64) {
 		}
 	}
 	if next != 0 {
-		s.srv.wheel.set(s.alarm, next)
+		s.wakeAt(next)
 	}
+	s.watchClock()
 	s.mu.Unlock()
 	s.enqueue()
 }

@@ -129,6 +129,9 @@ func (f *flusher) flush(s *session) {
 		return
 	}
 	defer f.reset()
+	if s.standing != nil && s.checkClock() == 0 && s.gone {
+		return // the token expired, and the rest of a record may not be sent
+	}
 	sealing := s.tls != nil && s.raw != nil
 	if sealing && !f.sendSealed(s) {
 		return
@@ -158,6 +161,9 @@ func (f *flusher) flush(s *session) {
 	switch {
 	case f.size == 0:
 	case sealing:
+		if s.standing != nil {
+			f.noteAside(s)
+		}
 		var err error
 		if n, err = f.seal(s); err != nil {
 			s.abort()
@@ -183,6 +189,7 @@ func (f *flusher) flush(s *session) {
 		}
 	}
 	f.commit(s, n)
+	s.asideSent()
 	if n < f.size || sealing && s.sock.unsent() > 0 {
 		f.block(s)
 	}

@@ -282,20 +282,35 @@ func appendNumber(dst []byte, name string, value int64) []byte {
 	return strconv.AppendInt(dst, value, 10)
 }
 
-func appendWelcome(dst []byte, node, session string, heartbeatMS, maxFrame int64) []byte {
+func appendWelcome(dst []byte, node, session string, heartbeatMS, maxFrame int64, mustAuth bool) []byte {
 	dst, at := beginOp(dst, "welcome", 0)
 	dst = appendNumber(dst, "version", 1)
 	dst = appendField(dst, "node", node)
 	dst = appendField(dst, "session", session)
 	dst = appendNumber(dst, "heartbeat_ms", heartbeatMS)
 	dst = appendNumber(dst, "max_frame_bytes", maxFrame)
-	dst = appendField(dst, "auth", "none")
+	need := "none"
+	if mustAuth {
+		need = "required"
+	}
+	dst = appendField(dst, "auth", need)
 	return endOp(dst, at)
 }
 
-func appendAuthed(dst []byte, id uint64) []byte {
+// appendAuthed says until when a token is taken, in unix milliseconds; 0: for ever.
+func appendAuthed(dst []byte, id uint64, expires int64) []byte {
 	dst, at := beginOp(dst, "authed", id)
-	dst = append(dst, `,"expires":null`...)
+	if expires == 0 {
+		dst = append(dst, `,"expires":null`...)
+	} else {
+		dst = appendNumber(dst, "expires", expires)
+	}
+	return endOp(dst, at)
+}
+
+func appendExpiring(dst []byte, expires int64) []byte {
+	dst, at := beginOp(dst, "expiring", 0)
+	dst = appendNumber(dst, "expires", expires)
 	return endOp(dst, at)
 }
 

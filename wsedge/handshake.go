@@ -43,7 +43,13 @@ func (srv *Server) upgrade(conn net.Conn, req *http.Request, ahead []byte) {
 		srv.refuseAway(conn, why)
 		return
 	}
+	id, oe := srv.identifyRequest(req)
+	if oe != nil {
+		srv.refuseUpgrade(&upgradeWriter{conn: conn}, oe)
+		return
+	}
 	s := newSession(srv, conn)
+	s.admit(id)
 	w := &upgradeWriter{conn: conn, to: &wsConn{Conn: conn, s: s, ahead: ahead}}
 	// The request's context never ends on its own, and costs nothing.
 	ws, err := websocket.Accept(w, req, srv.acceptOptions(s))

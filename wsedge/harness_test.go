@@ -126,6 +126,7 @@ type message struct {
 	Version   int             `json:"version"`
 	Node      string          `json:"node"`
 	Auth      string          `json:"auth"`
+	Expires   *int64          `json:"expires"`
 	Session   string          `json:"session"`
 	Heartbeat int64           `json:"heartbeat_ms"`
 	MaxFrame  int64           `json:"max_frame_bytes"`
@@ -150,7 +151,7 @@ func (e *edge) dialRaw(opts *websocket.DialOptions) *client {
 	defer cancel()
 	with := websocket.DialOptions{HTTPClient: &http.Client{Transport: e.transport()}}
 	if opts != nil {
-		with.Subprotocols, with.HTTPHeader = opts.Subprotocols, opts.HTTPHeader
+		with.Subprotocols, with.HTTPHeader, with.CompressionMode = opts.Subprotocols, opts.HTTPHeader, opts.CompressionMode
 	}
 	ws, resp, err := websocket.Dial(ctx, e.url("ws", "/ws"), &with)
 	if err != nil {

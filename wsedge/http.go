@@ -131,6 +131,9 @@ func (srv *Server) answerError(w http.ResponseWriter, e *OpError) {
 func (srv *Server) answerErrorAs(w http.ResponseWriter, status int, e *OpError) {
 	srv.metrics.failed(e.Code)
 	setRetryAfter(w.Header(), e.Retry)
+	if status == http.StatusUnauthorized {
+		w.Header().Set("WWW-Authenticate", "Bearer") // RFC 6750, section 3
+	}
 	writeJSON(w, status, payloadOf(appendError(nil, e)))
 }
 

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/tidewire/tidewire/cache"
+	"github.com/tidewire/tidewire/wsedge/auth"
 )
 
 const (
@@ -46,7 +47,7 @@ func (srv *Server) historyHTTP(w http.ResponseWriter, r *http.Request, raw strin
 	head.Set("X-Content-Type-Options", "nosniff")
 	head.Set("Tidewire-Vector", string(appendVector(nil, h.vector)))
 	head.Add("Vary", "Accept-Encoding")
-	out := &historyWriter{w: w, rc: http.NewResponseController(w)}
+	out := &historyWriter{w: w, rc: http.NewResponseController(w), ended: func() bool { return srv.invalid(h.by) != nil }}
 	if wantsGzip(r.Header) && srv.beginCompressing() {
 		defer srv.endCompressing()
 		head.Set("Content-Encoding", "gzip")
@@ -71,6 +72,7 @@ func (srv *Server) historyHTTP(w http.ResponseWriter, r *http.Request, raw strin
 type pastRecords struct {
 	subject Subject
 	limit   int
+	by      *auth.Identity // for whom
 	reels   []*reel
 	vector  Vector
 }
@@ -79,9 +81,16 @@ func (srv *Server) openHistory(r *http.Request, raw string) (*pastRecords, error
 	if why := srv.awayFor(); why != "" {
 		return nil, srv.elsewhere(why)
 	}
+	id, oe := srv.identifyRequest(r)
+	if oe != nil {
+		return nil, oe
+	}
 	subject, _, err := pathSubject(raw)
 	if err != nil {
 		return nil, err
+	}
+	if !srv.mayRead(id, subject) {
+		return nil, forbid(id, toRead)
 	}
 	q, err := url.ParseQuery(r.URL.RawQuery)
 	if err != nil {
@@ -100,7 +109,7 @@ func (srv *Server) openHistory(r *http.Request, raw string) (*pastRecords, error
 	if oe != nil {
 		return nil, oe
 	}
-	h := &pastRecords{subject: subject, limit: int(limit)}
+	h := &pastRecords{subject: subject, limit: int(limit), by: id}
 	var starts []start
 	var fresh []int
 	for _, p := range partitionsOf(&Op{Subject: subject}, view) {
@@ -217,11 +226,14 @@ func (h *pastRecords) writeTo(out *historyWriter) error {
 
 // historyWriter gathers small pieces and gives the client time for each large one.
 type historyWriter struct {
-	w   http.ResponseWriter
-	rc  *http.ResponseController
-	z   *gzip.Writer
-	buf []byte
+	w     http.ResponseWriter
+	rc    *http.ResponseController
+	z     *gzip.Writer
+	ended func() bool // says that the client may have no more of it; nil: never
+	buf   []byte
 }
+
+var errEnded = errors.New("the token has ended")
 
 func (o *historyWriter) write(p []byte) error {
 	if len(o.buf)+len(p) > historyBuffer {
@@ -249,6 +261,9 @@ func (o *historyWriter) send(p []byte) error {
 	}
 	for len(p) > 0 {
 		n := min(len(p), 64<<10)
+		if o.ended != nil && o.ended() {
+			return errEnded
+		}
 		_ = o.rc.SetWriteDeadline(time.Now().Add(historyStall))
 		if _, err := to.Write(p[:n]); err != nil {
 			return err

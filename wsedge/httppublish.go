@@ -58,6 +58,10 @@ func (srv *Server) publishHTTP(w http.ResponseWriter, r *http.Request, raw strin
 		return
 	}
 	defer srv.publishing.Add(-1)
+	if oe := srv.invalid(op.by); oe != nil { // the body may have taken its time
+		srv.answerError(w, oe)
+		return
+	}
 	// As with WebSocket the publish goes on when its client goes away: it may have been written already.
 	ctx, cancel := context.WithTimeout(srv.ctx, publishTimeout)
 	defer cancel()
@@ -75,13 +79,21 @@ func (srv *Server) publishOp(w http.ResponseWriter, r *http.Request, raw string)
 	if why := srv.awayFor(); why != "" {
 		return nil, srv.elsewhere(why)
 	}
-	op := &Op{Kind: OpPub}
+	id, oe := srv.identifyRequest(r)
+	if oe != nil {
+		return nil, oe
+	}
+	op := &Op{Kind: OpPub, by: id}
 	var err error
 	if op.Subject, op.Text, err = pathSubject(raw); err != nil {
 		return nil, err
 	}
 	if op.Subject.IsPattern() {
 		return nil, badSubject("a publish goes to one subject: /publish/topic/key, or /publish/topic for a null key")
+	}
+	if !srv.mayWrite(id, op.Subject) {
+		srv.metrics.published("refused")
+		return nil, forbid(id, toWrite)
 	}
 	if view, ok := srv.cfg.Backend.Topic(op.Subject.Topic); !ok || !view.Publish {
 		srv.metrics.published("refused")

@@ -23,6 +23,7 @@ type metrics struct {
 	errors    *prometheus.CounterVec
 	requests  *prometheus.CounterVec
 	tlsFailed *prometheus.CounterVec
+	ended     *prometheus.CounterVec
 	all       []prometheus.Collector
 }
 
@@ -48,6 +49,9 @@ func newMetrics(srv *Server) *metrics {
 		tlsFailed: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "tidewire_tls_handshakes_failed_total", Help: "TLS handshakes of clients that failed, by reason: handshake, plain_http, timeout, gone.",
 		}, []string{"reason"}),
+		ended: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "tidewire_token_closes_total", Help: "Sessions and streams closed with 4001, by reason: expired, revoked, unauthenticated.",
+		}, []string{"reason"}),
 	}
 	gauge := func(name, help string, f func() int64) {
 		m.all = append(m.all, prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, func() float64 { return float64(f()) }))
@@ -65,7 +69,7 @@ func newMetrics(srv *Server) *metrics {
 	counter("tidewire_compressed_bytes_in_total", "Bytes of these before.", srv.deflated.before.Load)
 	counter("tidewire_compressed_bytes_out_total", "Bytes of these after.", srv.deflated.after.Load)
 	counter("tidewire_slow_closes_total", "Connections closed with 4008 because the client did not keep up.", m.slow.Load)
-	m.all = append(m.all, m.latency, m.resumes, m.publishes, m.errors, m.requests, m.tlsFailed)
+	m.all = append(m.all, m.latency, m.resumes, m.publishes, m.errors, m.requests, m.tlsFailed, m.ended)
 	return m
 }
 

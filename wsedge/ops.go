@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/tidewire/tidewire/bridge"
+	"github.com/tidewire/tidewire/wsedge/auth"
 )
 
 // OpKind says what a client asks for.
@@ -53,6 +54,8 @@ type Op struct {
 	Headers  []bridge.Header // pub
 	Mid      string          // pub
 	Ack      bridge.Ack      // pub
+
+	by *auth.Identity // on whose behalf; nil: nobody's
 }
 
 // PartitionPosition is one entry of a vector.

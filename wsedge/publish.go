@@ -112,6 +112,12 @@ func (s *session) publishLine(text string) {
 
 // publishOne publishes and returns the frame of the answer.
 func (s *session) publishOne(op *Op) []byte {
+	if e := s.mayStill(op); e != nil {
+		s.srv.metrics.published("refused")
+		s.srv.metrics.failed(e.Code)
+		e.ID = op.ID
+		return appendError(nil, e)
+	}
 	ctx, cancel := context.WithTimeout(s.srv.ctx, publishTimeout)
 	defer cancel()
 	result, e := s.srv.carryOutPublish(ctx, op)
@@ -124,7 +130,12 @@ func (s *session) publishOne(op *Op) []byte {
 
 // carryOutPublish publishes and counts the outcome.
 func (srv *Server) carryOutPublish(ctx context.Context, op *Op) (bridge.PublishResult, *OpError) {
+	user := ""
+	if op.by != nil {
+		user = op.by.Subject
+	}
 	result, err := srv.cfg.Backend.Publish(ctx, bridge.PublishRequest{
+		User:  user,
 		Topic: op.Subject.Topic, Key: op.Subject.Key, Value: op.Value, Headers: op.Headers, Mid: op.Mid, Ack: op.Ack,
 	})
 	if err == nil {

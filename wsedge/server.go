@@ -17,6 +17,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/tidewire/tidewire/cache"
+	"github.com/tidewire/tidewire/wsedge/auth"
 )
 
 // Config of a Server. Backend, Cache and Encoder are required; the zero value of any other field means
@@ -38,6 +39,15 @@ type Config struct {
 	Compression    bool          // TIDEWIRE_COMPRESSION: agree to permessage-deflate
 	DeflatedBytes  int           // compressed frames that are kept for the next who wants them, default 16 MiB
 
+	// Auth verifies tokens; nil: nobody is asked for one, and everybody may read and publish to every topic that
+	// Backend says is open. The three below mean something only with it.
+	Auth Authenticator
+	// Anonymous are the rights of whoever has no token, which all others have too. Empty: a token is required.
+	Anonymous auth.Rights
+	// Revoked says that a token is not taken any more, though it has not expired. It is asked when somebody
+	// authenticates and before a publish that has waited; it must not block. Nil: never. See EndSessions.
+	Revoked func(*auth.Identity) bool
+
 	// HTTP answers every path but /ws, /sse, /publish and /history. Default: 404.
 	HTTP http.Handler
 
@@ -51,7 +61,7 @@ type Config struct {
 	SessionReplays   int // of one session, default 4
 	Shards           int // workers that write to sockets, default GOMAXPROCS
 
-	HandshakeTimeout time.Duration // until the request is whole, default 10 s
+	HandshakeTimeout time.Duration // until the request is whole, and again until a token that is required is there, default 10 s
 	ReadyTimeout     time.Duration // how long a sub waits for the cache to be filled, default 10 s
 	CloseTimeout     time.Duration // from the close frame to the end of the connection, default 5 s
 	DrainSpread      time.Duration // clients told to go return spread over this time, default 2 s

@@ -47,6 +47,9 @@ type session struct {
 
 	mu       sync.Mutex
 	rest     []byte
+	restOf   *subscription   // whose record rest is a part of; nil: no record's
+	aside    []*subscription // whose records TLS has sealed or a goroutine is writing, see writeAside; kept only with a standing
+	standing *standing       // nil: nobody is asked for a token. Set once, what it points to is guarded
 	control  []byte
 	first    *cursor // active cursors, in the order of their turns
 	last     *cursor
@@ -62,12 +65,13 @@ type session struct {
 	bad      badRequests
 	stream   *stream              // not nil: an SSE stream; set once
 	parked   map[*cursor]struct{} // conflated cursors whose next round has to wait
-	alarm    *alarm               // when the first of them is due; nil until one was parked
+	alarm    *alarm               // when the first of them is due, or something with the token; nil until then
 	blocked  bool                 // the socket is full: a waiter has it, and nobody else writes
 	lagging  bool                 // was blocked and has not caught up since
 	closing  bool                 // a close frame is in control: no data any more
 	wecalled bool                 // the close was our decision
 	gone     bool                 // nothing can be sent any more
+	cut      bool                 // what the kernel has not sent yet is not to be sent either
 
 	lastText atomic.Int64 // when a text frame last went out, unix milliseconds
 	lastPong atomic.Int64 // when something last came in answer to a ping
@@ -122,13 +126,17 @@ func (s *session) unsent() int { return len(s.control) + len(s.rest) + s.sock.un
 // that drains says bye to every session that it knows. It is called before the session is registered.
 func (s *session) greet() {
 	cfg := &s.srv.cfg
-	s.control = appendWelcome(s.control, cfg.Node, s.name(), cfg.Heartbeat.Milliseconds(), cfg.MaxFrameBytes)
+	s.control = appendWelcome(s.control, cfg.Node, s.name(), cfg.Heartbeat.Milliseconds(), cfg.MaxFrameBytes, s.mustAuthenticate())
 }
 
 // run reads until the connection ends, and cleans up.
 func (s *session) run() {
 	s.srv.metrics.connections.Add(1)
 	defer s.srv.metrics.connections.Add(-1)
+	s.mu.Lock()
+	s.watchClock()
+	s.mu.Unlock()
+	s.checkRevoked()
 	var err error
 	if s.stream != nil {
 		err = s.runStream()
@@ -237,9 +245,12 @@ func (s *session) isClosing() bool {
 
 // carryOut does what an op asks for and answers it, or returns why not.
 func (s *session) carryOut(op *Op) *OpError {
+	if oe := s.allowed(op); oe != nil {
+		return oe
+	}
 	switch op.Kind {
 	case OpAuth:
-		s.answer(func(dst []byte) []byte { return appendAuthed(dst, op.ID) })
+		return s.authenticate(op)
 	case OpPing:
 		s.answer(func(dst []byte) []byte { return appendPong(dst, op.ID) })
 	case OpSub:
@@ -268,12 +279,17 @@ func (s *session) fail(e *OpError) {
 	s.answer(func(dst []byte) []byte { return appendError(dst, e) })
 	switch e.Code {
 	case codeBadRequest, codeBadSubject, codeRateLimited, codeLimit:
-		s.mu.Lock()
-		over := s.bad.add(time.Now(), s.srv.cfg.MaxBadRequests)
-		s.mu.Unlock()
-		if over {
-			s.close(4009, "too_many_errors", "too many bad requests")
-		}
+		s.countBad()
+	}
+}
+
+// countBad counts a bad request, and ends a session that sends too many.
+func (s *session) countBad() {
+	s.mu.Lock()
+	over := s.bad.add(time.Now(), s.srv.cfg.MaxBadRequests)
+	s.mu.Unlock()
+	if over {
+		s.close(4009, "too_many_errors", "too many bad requests")
 	}
 }
 
@@ -375,7 +391,7 @@ func (s *session) abort() {
 	}
 	s.gone = true
 	s.beginClosing()
-	s.control, s.rest = nil, nil
+	s.control, s.rest, s.restOf = nil, nil, nil
 	if s.allSent != nil {
 		close(s.allSent)
 		s.allSent = nil
@@ -411,7 +427,7 @@ func (s *session) finish(err error) {
 		s.discard()
 	}
 	s.mu.Lock()
-	unsent := s.unsent() > 0
+	unsent := s.cut || s.unsent() > 0
 	s.abort()
 	alarm := s.alarm
 	s.mu.Unlock()

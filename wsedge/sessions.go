@@ -51,6 +51,7 @@ type SessionPage struct {
 type SessionInfo struct {
 	ID            string             `json:"id"` // as in welcome
 	Remote        string             `json:"remote"`
+	User          string             `json:"user,omitempty"`   // whose token it has shown, at most 256 bytes of it
 	Stream        bool               `json:"stream,omitempty"` // Server-Sent Events, not a WebSocket
 	Since         int64              `json:"since"`            // unix milliseconds
 	Blocked       bool               `json:"blocked"`
@@ -135,6 +136,9 @@ func (s *session) info(subscriptions int) SessionInfo {
 	}}
 	info := SessionInfo{ID: s.name(), Remote: s.conn.RemoteAddr().String(), Since: s.began, Stream: s.stream != nil}
 	info.Lag, info.Subscriptions = s.look(list.add)
+	if id := s.identity(); id != nil {
+		info.User, _ = shortened(id.Subject, maxSubjectListed)
+	}
 	s.mu.Lock()
 	info.Blocked = s.blocked
 	s.mu.Unlock()

@@ -40,6 +40,11 @@ func (srv *Server) openStream(conn net.Conn, r *http.Request, _ []byte) {
 		refused(&OpError{Code: codeBadRequest, Message: "a request for a stream has no body"})
 		return
 	}
+	id, oe := srv.identifyRequest(r)
+	if oe != nil {
+		refused(oe)
+		return
+	}
 	ops, err := streamOps(r)
 	if err != nil {
 		var oe *OpError
@@ -54,10 +59,15 @@ func (srv *Server) openStream(conn net.Conn, r *http.Request, _ []byte) {
 	// What a sub may wait for comes on top of the handshake's own time.
 	_ = conn.SetDeadline(time.Now().Add(srv.cfg.HandshakeTimeout + srv.cfg.ReadyTimeout))
 	s := newSession(srv, conn)
+	s.admit(id)
 	s.stream = new(stream)
 	s.hold()
 	for i := range ops {
-		if oe := s.subscribe(&ops[i]); oe != nil {
+		oe := s.allowed(&ops[i])
+		if oe == nil {
+			oe = s.subscribe(&ops[i])
+		}
+		if oe != nil {
 			s.mu.Lock()
 			s.beginClosing()
 			s.gone = true

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/tidewire/tidewire/cache"
+	"github.com/tidewire/tidewire/wsedge/auth"
 )
 
 // The protocol over TLS is the protocol: whatever a test of it finds out of a plain connection holds here too.
@@ -287,3 +288,44 @@ func TestKeyUpdatesAreBounded(t *testing.T) {
 }
 
 type discardConn struct{ net.Conn }
+
+// What TLS has sealed and the socket has not taken is not sent once the right to it is lost, as little as what was not
+// sealed yet: neither by the worker nor by the end of the connection, which says goodbye.
+func TestRightsLostOverTLS(t *testing.T) {
+	for _, how := range []string{"renewed", "revoked"} {
+		t.Run(how, func(t *testing.T) {
+			overTLS = true
+			defer func() { overTLS = false }()
+			e, a := newAuthEdge(t, cache.Config{}, func(c *Config) {
+				c.SendBuffer, c.CloseTimeout = 4<<10, 200*time.Millisecond
+			})
+			a.give(t, "more", "alice", time.Hour, "/one/*", "/prices/*")
+			a.give(t, "less", "alice", time.Hour, "/prices/*")
+			c := e.dialByHand(4 << 10)
+			c.op(`{"op":"auth","token":"more"}`)
+			c.op(`{"op":"sub","subject":"/one/*"}`)
+			until(t, "it to be subscribed", func() bool { return e.srv.Stats().Subscriptions == 1 })
+			s := e.onlySession()
+			v := []byte(`"` + strings.Repeat("x", 4000) + `"`)
+			for s.sock.unsent() == 0 || e.srv.Stats().Blocked == 0 {
+				e.node.put("one", 0, []byte("k"), v)
+			}
+			settled(t, e)
+			sealed := e.srv.Stats().Bytes
+			if how == "renewed" {
+				c.op(`{"op":"auth","token":"less"}`)
+			} else {
+				e.srv.EndSessions(func(*auth.Identity) bool { return true })
+			}
+			until(t, "its subscription to end", func() bool { return e.srv.Stats().Subscriptions == 0 })
+			got, _ := io.Copy(io.Discard, onlyReader{c.r}) // until it is cut
+			if got >= sealed {
+				t.Errorf("%d bytes of frames came of %d that were sealed before", got, sealed)
+			}
+			until(t, "the session to be gone", func() bool { return e.srv.Stats().Connections == 0 })
+			if n := s.sock.unsent(); n > 0 {
+				t.Errorf("%d bytes are kept", n)
+			}
+		})
+	}
+}
