@@ -281,16 +281,16 @@ func TestRightsAreTheirModel(t *testing.T) {
 		c := e.dialByHand(0)
 		auths := []int{all}
 		vector := [3]uint64{}
-		resume := func(key string) {
-			if vector[1] == 0 {
-				c.op(`{"op":"sub","subject":"/one/%s"}`, key)
-			} else {
-				c.op(`{"op":"sub","subject":"/one/%s","resume":[[0,%d,%d]]}`, key, vector[1], max(next[key], vector[2]))
+		resume := func(key string) { // from where it has got, which is before all records at first
+			at := [2]uint64{vector[1], vector[2]}
+			if next[key] > at[1] {
+				at = [2]uint64{1, next[key]}
 			}
+			c.op(`{"op":"sub","subject":"/one/%s","resume":[[0,%d,%d]]}`, key, at[0], at[1])
 		}
 		c.op(`{"op":"auth","token":"t%d"}`, all)
 		for _, k := range keys {
-			resume(k)
+			c.op(`{"op":"sub","subject":"/one/%s"}`, k)
 		}
 		for n := 0; n < len(keys)+1; {
 			m, err := c.message()
