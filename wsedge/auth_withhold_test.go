@@ -95,7 +95,7 @@ func TestRightsLostWithASlowReader(t *testing.T) {
 func settled(t *testing.T, e *edge) {
 	t.Helper()
 	last := e.srv.Stats()
-	for same := 0; same < 5; {
+	for same := 0; same < 20; {
 		time.Sleep(5 * time.Millisecond)
 		now := e.srv.Stats()
 		if same++; now.Bytes != last.Bytes || now.Blocked == 0 {
