@@ -1,0 +1,292 @@
+package main
+
+import (
+	"bytes"
+	"encoding/base64"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/tidewire/tidewire/cmd/internal/node"
+	"github.com/tidewire/tidewire/kafkaio/kafkatest"
+)
+
+// TestMain lets this binary be `tidewire` itself, in a process of its own.
+func TestMain(m *testing.M) {
+	if os.Getenv("TIDEWIRE_TEST_AS_TIDEWIRE") != "" {
+		os.Exit(run(os.Args[1:], os.Stdout, os.Stderr))
+	}
+	os.Exit(m.Run())
+}
+
+// traces are the forms in which a secret is looked for: as it is, as it stands in Go and JSON strings and in
+// addresses, in hex, and in base64 wherever it begins in what was encoded.
+func traces(secret string) map[string]string {
+	quoted, _ := json.Marshal(secret) // a string cannot fail
+	out := map[string]string{
+		"itself": secret, "quoted by Go": strings.Trim(strconv.Quote(secret), `"`), "in JSON": strings.Trim(string(quoted), `"`),
+		"in an address": url.QueryEscape(secret), "in a path": url.PathEscape(secret),
+		"in hex": hex.EncodeToString([]byte(secret)), "in HEX": strings.ToUpper(hex.EncodeToString([]byte(secret))),
+		"as numbers": strings.Trim(fmt.Sprint([]byte(secret)), "[]"),
+	}
+	for before := range 3 {
+		for name, enc := range map[string]*base64.Encoding{"base64": base64.RawStdEncoding, "base64url": base64.RawURLEncoding} {
+			// Without the characters that depend on what stands before and after.
+			b := enc.EncodeToString([]byte(strings.Repeat("x", before) + secret))
+			out[fmt.Sprintf("in %s after %d", name, before)] = b[(8*before+5)/6 : len(b)-2]
+		}
+	}
+	return out
+}
+
+// secretVariables are those that may be given as a file.
+func secretVariables() (out []string) {
+	var names []string
+	for _, v := range node.Variables() {
+		names = append(names, v.Name)
+	}
+	for _, n := range names {
+		if slices.Contains(names, n+"_FILE") {
+			out = append(out, n)
+		}
+	}
+	return out
+}
+
+// said is all that a process let out, by where.
+type said map[string]string
+
+func (s said) has(t *testing.T, secrets ...string) {
+	t.Helper()
+	for _, secret := range secrets {
+		for form, trace := range traces(secret) {
+			for where, text := range s {
+				if i := strings.Index(text, trace); i >= 0 {
+					t.Errorf("%s holds a secret (%s): …%s…", where, form, text[max(0, i-100):min(len(text), i+len(trace)+20)])
+				}
+			}
+		}
+	}
+}
+
+// output is what a running process prints.
+type output struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (o *output) Write(b []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.b.Write(b)
+}
+
+func (o *output) String() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.b.String()
+}
+
+// command is a `tidewire` with this environment and nothing of ours.
+func command(t *testing.T, env map[string]string, args ...string) *exec.Cmd {
+	cmd := exec.CommandContext(t.Context(), os.Args[0], args...)
+	cmd.Env = []string{"TIDEWIRE_TEST_AS_TIDEWIRE=1", "PATH=" + os.Getenv("PATH"), "HOME=" + t.TempDir(), "AWS_EC2_METADATA_DISABLED=true"}
+	for name, value := range env {
+		cmd.Env = append(cmd.Env, name+"="+value)
+	}
+	return cmd
+}
+
+// runUntil starts a node, waits until its log holds all of want, asks it whatever it answers, and stops it.
+func runUntil(t *testing.T, env map[string]string, want ...string) said {
+	t.Helper()
+	env["TIDEWIRE_LOG_LEVEL"], env["TIDEWIRE_DATA_DIR"] = "trace", t.TempDir()
+	for _, name := range []string{"TIDEWIRE_LISTEN", "TIDEWIRE_ADMIN_LISTEN", "TIDEWIRE_CLUSTER_LISTEN"} {
+		ln, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		env[name] = ln.Addr().String()
+		_ = ln.Close()
+	}
+	cmd := command(t, env)
+	var stdout, stderr output
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	exited := make(chan error, 1)
+	go func() { exited <- cmd.Wait() }()
+	out := said{}
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(20 * time.Millisecond) {
+		if log := stderr.String(); !slices.ContainsFunc(want, func(w string) bool { return !strings.Contains(log, w) }) {
+			break
+		}
+		if time.Now().After(deadline) {
+			_ = cmd.Process.Kill()
+			<-exited
+			t.Fatalf("the log does not hold %q:\n%s", want, stderr.String())
+		}
+	}
+	for _, path := range []string{"/", "/healthz", "/readyz", "/status", "/status?cluster=true", "/sessions", "/members", "/metrics", "/console/",
+		"/debug/pprof/", "/debug/pprof/cmdline", "/debug/pprof/goroutine?debug=2", "/debug/vars", "/config"} {
+		for _, port := range []string{"TIDEWIRE_ADMIN_LISTEN", "TIDEWIRE_LISTEN"} {
+			res, err := http.Get("http://" + env[port] + path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			b, _ := io.ReadAll(res.Body)
+			_ = res.Body.Close()
+			out[port+path] = fmt.Sprint(res.Header) + string(b)
+		}
+	}
+	if b, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", cmd.Process.Pid)); err == nil {
+		out["the command line"] = string(b)
+	}
+	// All goroutines with their arguments, as a crash prints them.
+	_ = cmd.Process.Signal(syscall.SIGQUIT)
+	<-exited
+	out["stdout"], out["stderr"] = stdout.String(), stderr.String()
+	if !strings.Contains(out["stderr"], "goroutine ") {
+		t.Error("the process printed no goroutines")
+	}
+	return out
+}
+
+// A secret is nowhere in what `tidewire` says before it runs: in the values in force, and in what is wrong with
+// the configuration, from the environment as from a file.
+func TestSecretsOfTheConfiguration(t *testing.T) {
+	all := secretVariables()
+	if len(all) < 3 {
+		t.Fatalf("the secret variables are %v", all)
+	}
+	for _, name := range all {
+		t.Run(name, func(t *testing.T) {
+			secret := "pl4nted s3cret/+ of " + name
+			file := filepath.Join(t.TempDir(), "s")
+			if err := os.WriteFile(file, []byte(secret), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			for _, given := range []map[string]string{{name: secret}, {name + "_FILE": file}, {name: secret, name + "_FILE": file}} {
+				for _, mechanism := range []string{"", "PLAIN", "SCRAM-SHA-512", "OAUTHBEARER", "AWS_MSK_IAM", "wrong"} {
+					env := map[string]string{"TIDEWIRE_NODE_ID": "n1", "TIDEWIRE_KAFKA_BROKERS": "127.0.0.1:1", "TIDEWIRE_KAFKA_TOPICS": "x",
+						"TIDEWIRE_KAFKA_SASL_MECHANISM": mechanism, "TIDEWIRE_KAFKA_SASL_USERNAME": "u", "TIDEWIRE_GROUPS": "x"}
+					for k, v := range given {
+						env[k] = v
+					}
+					for _, groups := range []string{"x", "8"} {
+						env["TIDEWIRE_GROUPS"] = groups
+						b, err := command(t, env, "config").CombinedOutput()
+						if err == nil && !strings.Contains(string(b), name) || len(b) == 0 {
+							t.Errorf("said %q, %v", b, err)
+						}
+						said{"tidewire config": string(b)}.has(t, secret)
+					}
+				}
+			}
+		})
+	}
+}
+
+// A secret is nowhere in what a node says or answers, whether it is taken or refused, and by whom.
+func TestSecretsOfARunningNode(t *testing.T) {
+	k := kafkatest.Start(t, kafkatest.Options{SASL: true})
+	k.CreateTopic("x", 1, nil)
+	const clientSecret, wrong = "pl4nted cl1ent/+s3cret", "pl4nted wr0ng/+s3cret"
+	token := kafkatest.UnsignedToken("pl4nted", time.Hour)
+	expired := kafkatest.UnsignedToken("pl4nted", -time.Second)
+	endpoint := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, password, _ := r.BasicAuth()
+		w.Header().Set("Content-Type", "application/json")
+		if p, _ := url.QueryUnescape(password); p != clientSecret {
+			w.WriteHeader(http.StatusUnauthorized)
+			_ = r.ParseForm() // the client tries both ways to give its secret
+			fmt.Fprintf(w, `{"error":"invalid_client","error_description":%q}`, "not "+p+r.PostForm.Get("client_secret")+" "+r.Header.Get("Authorization"))
+			return
+		}
+		fmt.Fprintf(w, `{"access_token":%q,"token_type":"bearer","expires_in":3600}`, token)
+	}))
+	t.Cleanup(endpoint.Close)
+	file := func(secret string) string {
+		f := filepath.Join(t.TempDir(), "s")
+		if err := os.WriteFile(f, []byte(secret+"\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return f
+	}
+	const taken = "joined the consumer group"
+	type set = map[string]string
+	password := func(mechanism, name, value string) set {
+		return set{"SASL_MECHANISM": mechanism, "SASL_USERNAME": k.Username, name: value}
+	}
+	client := func(name, value string) set {
+		return set{"SASL_MECHANISM": "OAUTHBEARER", "OAUTH_TOKEN_URL": endpoint.URL, "OAUTH_CLIENT_ID": "id", name: value}
+	}
+	bearer := func(name, value string) set { return set{"SASL_MECHANISM": "OAUTHBEARER", name: value} }
+	secrets := []string{k.Password, clientSecret, wrong}
+	for _, t := range []string{token, expired} {
+		secrets = append(secrets, t, strings.Split(t, ".")[1])
+	}
+	for name, tc := range map[string]struct {
+		env  set // without TIDEWIRE_KAFKA_
+		want string
+	}{
+		"PLAIN":                   {password("PLAIN", "SASL_PASSWORD", k.Password), taken},
+		"PLAIN, from a file":      {password("PLAIN", "SASL_PASSWORD_FILE", file(k.Password)), taken},
+		"PLAIN, wrong":            {password("PLAIN", "SASL_PASSWORD", wrong), "SASL Authentication Failed"},
+		"SCRAM":                   {password("SCRAM-SHA-512", "SASL_PASSWORD_FILE", file(k.Password)), taken},
+		"SCRAM, wrong":            {password("SCRAM-SHA-256", "SASL_PASSWORD_FILE", file(wrong)), "SASL Authentication Failed"},
+		"client secret":           {client("OAUTH_CLIENT_SECRET_FILE", file(clientSecret)), taken},
+		"client secret, wrong":    {client("OAUTH_CLIENT_SECRET", wrong), "invalid_client"},
+		"token":                   {bearer("OAUTH_TOKEN_FILE", file(token)), taken},
+		"token, expired":          {bearer("OAUTH_TOKEN", expired), "invalid_token"},
+		"token, none that is one": {bearer("OAUTH_TOKEN", wrong), "RFC 6750"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			env := set{"TIDEWIRE_NODE_ID": "n1", "TIDEWIRE_KAFKA_BROKERS": strings.Join(k.SASLBrokers(), ","), "TIDEWIRE_KAFKA_TOPICS": "x",
+				"TIDEWIRE_KAFKA_TLS": "on", "TIDEWIRE_KAFKA_TLS_CA": k.CAFile, "TIDEWIRE_KAFKA_GROUP_ID": kafkatest.Topic(t), "TIDEWIRE_GROUPS": "1"}
+			for name, value := range tc.env {
+				env["TIDEWIRE_KAFKA_"+name] = value
+			}
+			runUntil(t, env, tc.want).has(t, secrets...)
+		})
+	}
+}
+
+// The search finds a secret that is there in one of its forms.
+func TestTracesAreFound(t *testing.T) {
+	const secret = `pl4nted "s3cret"/+`
+	for _, text := range []string{secret, fmt.Sprintf("%q", secret), fmt.Sprintf("%x", secret), fmt.Sprint([]byte(secret)),
+		url.QueryEscape(secret), base64.StdEncoding.EncodeToString([]byte("user:" + secret)), base64.URLEncoding.EncodeToString([]byte("n" + secret + "more")),
+		base64.RawStdEncoding.EncodeToString([]byte("\x00u\x00" + secret))} {
+		found := false
+		for _, trace := range traces(secret) {
+			found = found || strings.Contains(text, trace)
+		}
+		if !found {
+			t.Errorf("not found in %s", text)
+		}
+	}
+	clean := regexp.MustCompile(`^[ -~]+$`)
+	for form, trace := range traces(secret) {
+		if len(trace) < 10 || !clean.MatchString(trace) {
+			t.Errorf("%s is %q", form, trace)
+		}
+	}
+}
