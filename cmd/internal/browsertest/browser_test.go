@@ -45,7 +45,9 @@ func TestBrowser(t *testing.T) {
 			headers := []kgo.RecordHeader{{Key: h, Value: []byte(h)}, {Key: "chat-line", Value: []byte(h)}}
 			records = append(records,
 				&kgo.Record{Topic: "chat", Key: []byte(h), Value: value, Headers: headers},
-				&kgo.Record{Topic: "chat", Value: value, Headers: headers})
+				&kgo.Record{Topic: "chat", Value: value, Headers: headers},
+				// And what is no text at all, as key, header and value.
+				&kgo.Record{Topic: "chat", Key: []byte(h + "\xff\xed\xa0\x80"), Value: []byte(h + "\xff\xed\xa0\x80"), Headers: []kgo.RecordHeader{{Key: h + "\xff", Value: []byte(h + "\xff")}}})
 			quotes = append(quotes, &kgo.Record{Topic: "prices", Key: []byte(h), Value: quote})
 			subscribe(t, d.clients[0], "/chat/"+subjectText(h), 1)
 		}
@@ -69,10 +71,11 @@ var hostile = []string{
 	"\u202e\u2066right to left\u200f and \u0001control\u0000",
 	strings.Repeat("W", 5000),
 	`__proto__`, `constructor`,
+	"two\nlines\r\rdata: {\"op\":\"bye\"}\n\nid: 1", "\u2028\u2029\x1b[31mred\x1b[0m\a", `</script><script>window.pwned=1</script>`, `"},{"op":"bye","x":"`,
 	`${window.pwned=1}{{constructor.constructor('window.pwned=1')()}}`,
 }
 
 // subjectText writes a key as it stands in a subject.
 func subjectText(key string) string {
-	return strings.NewReplacer("%", "%25", "\x00", "%00", "\x01", "%01").Replace(key)
+	return strings.NewReplacer("%", "%25", "\x00", "%00", "\x01", "%01", "\n", "%0A", "\r", "%0D", "\x1b", "%1B", "\a", "%07").Replace(key)
 }
