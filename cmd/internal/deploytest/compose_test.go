@@ -176,11 +176,24 @@ func TestDockerfile(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, want := range []string{
-		"CGO_ENABLED=0 ", "\nUSER 65532:65532\n", "\nVOLUME /data\n", "\nENTRYPOINT [\"tidewire\"]\n", "CMD [\"tidewire\", \"healthcheck\"]\n",
+		"CGO_ENABLED=0 ", "\nFROM scratch\nCOPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/\n", "\nUSER 65532:65532\n", "\nVOLUME /data\n", "\nENTRYPOINT [\"tidewire\"]\n", "CMD [\"tidewire\", \"healthcheck\"]\n",
 		"\nEXPOSE 8080 8081 7070\n", "--chown=65532:65532 /out/data /data",
 	} {
 		if !strings.Contains(string(b), want) {
 			t.Errorf("Dockerfile has no %q", want)
+		}
+	}
+	if n := strings.Count(string(b), "\nFROM "); n != 2 {
+		t.Errorf("%d stages: what is left of the last one but one is in the image", n)
+	}
+	// `make reproducible` is about the image's binaries if it builds them alike.
+	makefile, err := os.ReadFile(root + "Makefile")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, flags := range []string{"-trimpath -buildvcs=false ", "-s -w -X github.com/tidewire/tidewire/cmd/internal/node.version="} {
+		if !strings.Contains(string(b), flags) || !strings.Contains(string(makefile), flags) {
+			t.Errorf("Dockerfile and Makefile do not both build with %q", flags)
 		}
 	}
 }
