@@ -11,6 +11,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/tidewire/tidewire/bridge"
+	"github.com/tidewire/tidewire/replication/peertls"
 )
 
 // Limits that both ends of the cluster port keep. They are constants, not settings: the nodes of one
@@ -49,6 +50,11 @@ type Config struct {
 	// Advertise is where the other nodes reach this one. Needed only when Peers is empty and Listen
 	// has no host; default the listener's address.
 	Advertise string
+	// Security has both ends of each connection to another node prove themselves. Nil: nobody proves anything, and
+	// the node listens on loopback only, unless Insecure is set.
+	Security peertls.Security
+	// Insecure lets connections without proof in, beside those with proof if Security is set.
+	Insecure bool
 	// Version of the build, for people.
 	Version string
 	// Peers are the nodes that a cluster begins with, this one included, the same on all of them, and where a
@@ -145,6 +151,9 @@ func (c Config) Validate() error {
 	}
 	if c.Listen == "" && c.Listener == nil {
 		bad("no address to listen on for the cluster")
+	}
+	if c.protection().plain && !c.Insecure && (c.Listener == nil && c.Listen != "" && !OnLoopback(c.Listen) || c.Listener != nil && !loopback(c.Listener.Addr())) {
+		errs = append(errs, errOpen)
 	}
 	if c.Groups < 1 || c.Groups > maxGroups {
 		bad("%d groups: must be between 1 and %d", c.Groups, maxGroups)

@@ -130,7 +130,7 @@ func (c *change) add(ctx context.Context) error {
 		if n := c.listOf(m.Node); n == 1 && m.Node != c.node.ID {
 			return fmt.Errorf("TIDEWIRE_CLUSTER_PEERS of %s names no other node, so that it would begin anew if it lost its disk: set it to %s and %s there, restart it, and run this again", m.Node, m.Node, c.node.ID)
 		}
-		if host, _, _ := net.SplitHostPort(m.Addr); host == "" && m.Node != c.node.ID {
+		if m.Node != c.node.ID && !reachable(m.Addr, c.node.Addr) {
 			return fmt.Errorf("other nodes cannot reach %s at %q: give it a host first, with `tidectl members add %s=HOST:PORT`", m.Node, m.Addr, m.Node)
 		}
 		if m.Node == c.node.ID {
@@ -172,6 +172,13 @@ func (c *change) add(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// reachable says whether a node at the address from could reach one at addr, as far as the addresses say: not without
+// a host, and not on loopback if it is elsewhere itself.
+func reachable(addr, from string) bool {
+	host, _, _ := net.SplitHostPort(addr)
+	return host != "" && (!OnLoopback(addr) || OnLoopback(from))
 }
 
 func (c *change) remove(ctx context.Context) error {
@@ -250,7 +257,7 @@ func (c *change) probe(ctx context.Context, member bool) error {
 	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
 	id, h, err := func() (bridge.NodeID, hello, error) {
-		conn, err := c.n.dialer.dial(ctx, c.node.Addr, preface{kind: kindLiveness})
+		conn, err := c.n.dialer.dial(ctx, c.node.ID, c.node.Addr, preface{kind: kindLiveness})
 		if err != nil {
 			return "", hello{}, err
 		}

@@ -16,6 +16,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/tidewire/tidewire/bridge"
+	"github.com/tidewire/tidewire/replication/peertls"
 )
 
 // Each node holds one connection to each other node for nothing but to see it break. After the preface
@@ -101,6 +102,9 @@ type watcher struct {
 	since  atomic.Int64 // unix nanoseconds since when it is alive; 0: it is not
 	known  uint64       // its last incarnation
 	told   string       // what was last logged against it
+
+	unproven int       // how often in a row it did not prove itself, or did not take our proof
+	toldAt   time.Time // when that was last logged
 }
 
 // alive says since when the peer has been there.
@@ -136,6 +140,7 @@ func (w *watcher) run(ctx context.Context) {
 			}
 			continue
 		}
+		w.unproven = 0
 		restarted := was && who.incarnation != w.known
 		w.known = who.incarnation
 		w.met(who) // before it counts as alive
@@ -177,8 +182,18 @@ const (
 var errOther = errors.New("another node answers")
 
 // complain logs what an operator has to mend, once: builds that do not go together, an address that is another
-// node's. That a node is away its death has said.
+// node's; and, once a minute, that it and the node did not prove themselves to each other. That a node is away its
+// death has said.
 func (w *watcher) complain(err error) {
+	if errors.Is(err, peertls.ErrNotProven) {
+		// A single one may be of a node that ended just then.
+		if w.unproven++; w.unproven > 1 && time.Since(w.toldAt) >= refusalsEvery {
+			w.toldAt = time.Now()
+			w.log.Error().Str("peer", string(w.id)).Err(err).Msg("cannot work with a node")
+		}
+		return
+	}
+	w.unproven = 0
 	if !errors.Is(err, ErrIncompatible) && !errors.Is(err, errOther) || err.Error() == w.told {
 		return
 	}
@@ -198,9 +213,9 @@ func (w *watcher) connect(ctx context.Context) (net.Conn, hello, error) {
 // dial dials the peer and reads who answers.
 func (w *watcher) dial(ctx context.Context) (net.Conn, hello, error) {
 	at := w.route.addr()
-	ctx, cancel := context.WithTimeout(ctx, handshakeTimeout)
+	ctx, cancel := context.WithTimeout(ctx, w.dialer.protection.patience(handshakeTimeout))
 	defer cancel()
-	c, err := w.dialer.dial(ctx, at, preface{kind: kindLiveness})
+	c, err := w.dialer.dial(ctx, w.id, at, preface{kind: kindLiveness})
 	if err != nil {
 		return nil, hello{}, err
 	}

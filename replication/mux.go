@@ -13,24 +13,24 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/tidewire/tidewire/bridge"
+	"github.com/tidewire/tidewire/replication/peertls"
 )
 
 const (
-	// prefaceTimeout is how long a new connection may take to say what it is for.
+	// prefaceTimeout is how long a new connection may take to prove itself and to say what it is for.
 	prefaceTimeout = 5 * time.Second
-	// maxPending bounds the connections that have not said it yet, and so what strangers can hold.
-	maxPending = 256
 	// acceptQueue is how many connections may wait for one of the listeners behind the mux.
 	acceptQueue = 64
 )
 
 // mux shares one listener among the Raft groups, gRPC and liveness by the preface of each connection.
-// A connection without a good preface is closed, counted and logged at debug: the port may be scanned.
+// A connection that does not prove itself (protect.go), or has no good preface, is closed and counted.
 type mux struct {
-	ln    net.Listener
-	self  bridge.NodeID
-	conns *connSet
-	log   zerolog.Logger
+	ln         net.Listener
+	self       bridge.NodeID
+	protection protection
+	conns      *connSet
+	log        zerolog.Logger
 
 	raft     []*stream // by group
 	grpc     *chanListener
@@ -39,17 +39,15 @@ type mux struct {
 	ctx       context.Context // ends with close
 	cancel    context.CancelFunc
 	wg        sync.WaitGroup
-	pending   chan struct{}
+	unproven  *unproven
 	strangers atomic.Int64
-
-	mu  sync.Mutex
-	odd map[string]bool // hosts with nodes of other versions that were told of
+	refusals  refusals
 }
 
-func newMux(ln net.Listener, self bridge.NodeID, conns *connSet, groups int, liveness func(context.Context, net.Conn), log zerolog.Logger) *mux {
+func newMux(ln net.Listener, self bridge.NodeID, p protection, conns *connSet, groups int, liveness func(context.Context, net.Conn), log zerolog.Logger) *mux {
 	ctx, cancel := context.WithCancel(context.Background())
-	m := &mux{ln: ln, self: self, conns: conns, odd: map[string]bool{}, log: log, liveness: liveness, ctx: ctx, cancel: cancel,
-		pending: make(chan struct{}, maxPending), grpc: newChanListener(ln.Addr()), raft: make([]*stream, groups)}
+	m := &mux{ln: ln, self: self, protection: p, conns: conns, log: log, liveness: liveness, ctx: ctx, cancel: cancel,
+		unproven: newUnproven(), grpc: newChanListener(ln.Addr()), raft: make([]*stream, groups)}
 	return m
 }
 
@@ -80,12 +78,8 @@ func (m *mux) accept() {
 		if err != nil {
 			return
 		}
-		select {
-		case m.pending <- struct{}{}:
-		default:
-			m.strangers.Add(1)
-			_ = tc.Close()
-			continue
+		if oldest := m.unproven.add(tc); oldest != nil {
+			_ = oldest.Close() // counted by its goroutine
 		}
 		m.wg.Add(1)
 		go func() {
@@ -95,11 +89,17 @@ func (m *mux) accept() {
 	}
 }
 
-// route reads the preface and hands the connection on. Liveness is served here.
-func (m *mux) route(c net.Conn) {
-	_ = c.SetDeadline(time.Now().Add(prefaceTimeout))
+// route has the connection prove itself, reads the preface and hands it on. Liveness is served here.
+func (m *mux) route(raw net.Conn) {
+	_ = raw.SetDeadline(time.Now().Add(prefaceTimeout))
+	c, err := m.protection.accept(raw)
+	if err != nil {
+		m.unproven.remove(raw)
+		m.refuse(raw, err)
+		return
+	}
 	p, err := readPreface(c)
-	<-m.pending
+	m.unproven.remove(raw)
 	if err != nil {
 		m.refuse(c, err)
 		return
@@ -124,25 +124,18 @@ func (m *mux) route(c net.Conn) {
 }
 
 func (m *mux) refuse(c net.Conn, err error) {
-	m.strangers.Add(1)
-	if errors.Is(err, errOtherVersion) && m.first(c) {
-		m.log.Error().Err(err).Stringer("remote", c.RemoteAddr()).Msg("connection refused: use builds that go together")
-	} else if m.ctx.Err() == nil && !errors.Is(err, io.EOF) {
-		m.log.Debug().Err(err).Stringer("remote", c.RemoteAddr()).Msg("connection refused")
-	}
+	total := m.strangers.Add(1)
 	_ = c.Close()
-}
-
-// first says whether this host has not been told of yet; some dozens are.
-func (m *mux) first(c net.Conn) bool {
-	host, _, _ := net.SplitHostPort(c.RemoteAddr().String())
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.odd[host] || len(m.odd) >= maxPending {
-		return false
+	if m.ctx.Err() != nil {
+		return
 	}
-	m.odd[host] = true
-	return true
+	// Whoever connects and says nothing may be a load balancer that looks whether the port is open. The rest is
+	// told, once a minute: a node that is not set up as it should be, or somebody who has no business here.
+	l := m.log.Debug()
+	if told := errors.Is(err, errOtherVersion) || errors.Is(err, peertls.ErrNotProven) && !errors.Is(err, io.EOF); told && m.refusals.tell(networkOf(c), time.Now()) {
+		l = m.log.Warn()
+	}
+	l.Err(err).Stringer("remote", c.RemoteAddr()).Int64("refused_so_far", total).Msg("connection to the cluster port refused")
 }
 
 // close ends accepting and the liveness connections; those of Raft and gRPC end with the connSet.

@@ -33,6 +33,7 @@ type Node struct {
 	log         zerolog.Logger
 	dir         *dataDir
 	newcomer    *newcomer
+	protection  protection
 	conns       *connSet
 	dialer      dialer
 	mux         *mux
@@ -74,7 +75,8 @@ func Open(cfg Config) (_ *Node, err error) {
 		fatal: make(chan error, 1), conns: newConnSet(), abdicated: make(chan bridge.GroupID, cfg.Groups), placeNow: make(chan struct{}, 1),
 		fitness: newFitnessLog(cfg.Groups, cfg.Fit, time.Now()),
 	}
-	n.dialer = dialer{conns: n.conns}
+	n.protection = cfg.protection()
+	n.dialer = dialer{conns: n.conns, protection: n.protection}
 	n.takeover = newTakeover(n)
 
 	// In this order: the port first, so that a second start of a node fails before it looks at the
@@ -85,7 +87,7 @@ func Open(cfg Config) (_ *Node, err error) {
 			return nil, fmt.Errorf("listen for the cluster on %s: %w", cfg.Listen, err)
 		}
 	}
-	n.mux = newMux(ln, cfg.NodeID, n.conns, cfg.Groups, n.answerLiveness, n.log)
+	n.mux = newMux(ln, cfg.NodeID, n.protection, n.conns, cfg.Groups, n.answerLiveness, n.log)
 	defer func() {
 		if err != nil {
 			_ = n.shutdown()
@@ -143,7 +145,8 @@ func Open(cfg Config) (_ *Node, err error) {
 	loop(n.watchFitness)
 	loop(n.abdicate)
 	loop(n.housekeep)
-	n.log.Info().Str("node", string(cfg.NodeID)).Str("addr", n.self).Int("groups", cfg.Groups).Str("nodes", peerIDs(n.members.all())).
+	loop(n.remind)
+	n.log.Info().Str("node", string(cfg.NodeID)).Str("addr", n.self).Str("protection", n.Protection()).Int("groups", cfg.Groups).Str("nodes", peerIDs(n.members.all())).
 		Int("wire", wireVersion).Int("oldest_wire", oldestWire).Int("entry_format", bridge.EntryFormat).Int("snapshot_format", bridge.SnapshotFormat).
 		Msg("started")
 	return n, nil

@@ -38,13 +38,13 @@ func newPeerClients(d dialer, alive func(bridge.NodeID) bool) *peerClients {
 // add begins a connection to a node. The route is asked at each attempt where it is.
 func (cs *peerClients) add(id bridge.NodeID, way *route) error {
 	c, err := grpc.NewClient("passthrough:///"+string(id),
-		grpc.WithTransportCredentials(insecure.NewCredentials()), // the cluster port is for a trusted network
+		grpc.WithTransportCredentials(insecure.NewCredentials()), // the dialer's connections are proven and private already (peertls)
 		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
 			p, err := way.preface(kindGRPC, 0, id)
 			if err != nil {
 				return nil, err
 			}
-			return cs.dialer.dial(ctx, way.addr(), p)
+			return cs.dialer.dial(ctx, id, way.addr(), p)
 		}),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxCall), grpc.MaxCallSendMsgSize(maxCall)),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 10 * time.Second, Timeout: 3 * time.Second, PermitWithoutStream: true}),

@@ -15,30 +15,24 @@ import (
 // errMessageTooLarge: a peer sent more than a Raft message may have.
 var errMessageTooLarge = errors.New("oversized Raft message")
 
-// dialer opens connections to other nodes, preface sent.
+// dialer opens connections to other nodes, which have proved themselves, preface sent.
 type dialer struct {
-	conns *connSet
+	conns      *connSet
+	protection protection
 }
 
-func (d dialer) dial(ctx context.Context, addr string, p preface) (net.Conn, error) {
-	var nd net.Dialer
-	c, err := nd.DialContext(ctx, "tcp", addr)
+// dial opens a connection to the node id at addr.
+func (d dialer) dial(ctx context.Context, id bridge.NodeID, addr string, p preface) (net.Conn, error) {
+	c, err := d.protection.dial(ctx, d.conns, id, addr)
 	if err != nil {
 		return nil, err
 	}
-	tc, err := d.conns.add(c)
-	if err != nil {
-		return nil, err
-	}
-	if t, ok := ctx.Deadline(); ok {
-		_ = tc.SetDeadline(t)
-	}
-	if _, err := tc.Write(p.encode()); err != nil {
-		_ = tc.Close()
+	if _, err := c.Write(p.encode()); err != nil {
+		_ = c.Close()
 		return nil, fmt.Errorf("send preface: %w", err)
 	}
-	_ = tc.SetDeadline(time.Time{})
-	return tc, nil
+	_ = c.SetDeadline(time.Time{})
+	return c, nil
 }
 
 // stream is one group's raft.StreamLayer on the shared port.
@@ -71,7 +65,7 @@ func (s *stream) Dial(address raft.ServerAddress, timeout time.Duration) (net.Co
 			return nil, err
 		}
 	}
-	return s.out.dial(ctx, at, p)
+	return s.out.dial(ctx, id, at, p)
 }
 
 // dialTimeout is for connections between nodes. They are near each other; a dead one should be known soon.
