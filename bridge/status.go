@@ -10,8 +10,9 @@ type NodeStatus struct {
 	NotReady      []string          `json:"not_ready,omitempty"` // why not
 	Connections   int64             `json:"connections"`
 	Subscriptions int64             `json:"subscriptions"`
-	Blocked       int64             `json:"blocked"` // connections whose socket is full
-	Client        string            `json:"client"`  // where its clients connect, as configured
+	Blocked       int64             `json:"blocked"`                // connections whose socket is full
+	Client        string            `json:"client"`                 // where its clients connect, as configured
+	ClusterPort   string            `json:"cluster_port,omitempty"` // how it is protected, in words; INSECURE if it is not
 	Cache         CacheStatus       `json:"cache"`
 	Counters      *Counters         `json:"counters,omitempty"` // nil: the node is of a version that has none
 	Groups        []GroupStatus     `json:"groups"`

@@ -11,6 +11,8 @@ import (
 	"github.com/compose-spec/compose-go/v2/cli"
 	"github.com/compose-spec/compose-go/v2/types"
 	"github.com/tidewire/tidewire/cmd/internal/node"
+	"github.com/tidewire/tidewire/internal/secret"
+	"github.com/tidewire/tidewire/replication/peertls"
 )
 
 const root = "../../../"
@@ -78,6 +80,13 @@ func TestComposeNodes(t *testing.T) {
 		}
 		if got := env("CLUSTER_ADVERTISE"); got != name+":7070" {
 			t.Errorf("%s: advertises %s", name, got)
+		}
+		// The nodes reach each other through a network that is not theirs alone; whoever sets a secret gets it.
+		if got := env("CLUSTER_SECRET"); peertls.CheckSecret(secret.Of(got)) != nil || !strings.Contains(got, "trying-it-out") {
+			t.Errorf("%s: secret %q", name, got)
+		}
+		if env("CLUSTER_SECRET") != *project.Services["n1"].Environment["TIDEWIRE_CLUSTER_SECRET"] {
+			t.Errorf("%s has another secret than n1", name)
 		}
 		if got := env("KAFKA_BROKERS"); got != "kafka:19092" {
 			t.Errorf("%s: brokers %s", name, got)

@@ -55,6 +55,8 @@ const (
 	clientPort  = 8080
 	adminPort   = 8081
 	clusterPort = 7070
+	// clusterSecret protects the nodes' ports, which are not on loopback.
+	clusterSecret = "between-the-nodes-of-one-scenario-0123456789"
 	// nodesReady bounds a cluster's start; it takes a second or two.
 	nodesReady = 90 * time.Second
 	// nodeStopGrace is how long a node may take to end in order: it lets clients go first.
@@ -115,6 +117,7 @@ func (c *Nodes) environ(n *node) ([]string, error) {
 		"TIDEWIRE_LISTEN=" + listen[0], "TIDEWIRE_ADMIN_LISTEN=" + listen[1],
 		"TIDEWIRE_CLUSTER_LISTEN=" + listen[2], "TIDEWIRE_CLUSTER_ADVERTISE=" + listen[2],
 		"TIDEWIRE_CLUSTER_PEERS=" + strings.Join(peers, ","),
+		"TIDEWIRE_CLUSTER_SECRET=" + clusterSecret,
 		"TIDEWIRE_DATA_DIR=" + n.dir, "TIDEWIRE_KAFKA_BROKERS=" + strings.Join(brokers, ","),
 		"PATH=" + os.Getenv("PATH"), "HOME=" + n.dir, "GOTRACEBACK=all",
 	}

@@ -78,6 +78,7 @@ func (n *Node) Status() bridge.NodeStatus {
 	s.Cache = bridge.CacheStatus{Bytes: store.Bytes, Budget: store.Budget, Records: store.Records}
 	if n.isUp() {
 		s.Groups = n.replication.Groups()
+		s.ClusterPort = n.replication.Protection()
 		s.Partitions = n.bridge.PartitionStatuses()
 	}
 	return s

@@ -13,8 +13,10 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/tidewire/tidewire/bridge"
+	"github.com/tidewire/tidewire/internal/secret"
 	"github.com/tidewire/tidewire/kafkaio"
 	"github.com/tidewire/tidewire/replication"
+	"github.com/tidewire/tidewire/replication/peertls"
 	"github.com/tidewire/tidewire/wsedge"
 )
 
@@ -27,8 +29,12 @@ type Config struct {
 	ClusterListen    string
 	ClusterAdvertise string
 	Peers            []replication.Peer // empty: a cluster of one
-	Groups           int
-	DataDir          string
+	// How the cluster port is protected: by a secret, by certificates, or not at all, on loopback or insecurely.
+	ClusterSecret   secret.Secret
+	ClusterTLS      peertls.Files
+	ClusterInsecure bool
+	Groups          int
+	DataDir         string
 
 	KafkaBrokers  []string
 	Topics        kafkaio.Selectors
@@ -68,7 +74,7 @@ func Defaults() Config {
 		NodeID:         bridge.NodeID(host),
 		Listen:         ":8080",
 		AdminListen:    "127.0.0.1:8081",
-		ClusterListen:  ":7070",
+		ClusterListen:  clusterListenSelf,
 		Groups:         8,
 		DataDir:        "./data",
 		KafkaGroupID:   "tidewire",
@@ -101,7 +107,6 @@ func (e *env) parse() (Config, error) {
 	}
 	c.Listen = p.address("TIDEWIRE_LISTEN", e.Listen)
 	c.AdminListen = p.address("TIDEWIRE_ADMIN_LISTEN", e.AdminListen)
-	c.ClusterListen = p.address("TIDEWIRE_CLUSTER_LISTEN", e.ClusterListen)
 	e.parseCluster(&c, &p)
 	e.parseKafka(&c, &p)
 	e.parseCache(&c, &p)
@@ -113,6 +118,7 @@ func (e *env) parse() (Config, error) {
 }
 
 func (e *env) parseCluster(c *Config, p *problems) {
+	before := len(*p)
 	self := false
 	seen := map[string]bool{}
 	for _, item := range list(e.ClusterPeers) {
@@ -141,6 +147,13 @@ func (e *env) parseCluster(c *Config, p *problems) {
 		if !dialable(e.ClusterAdvertise) {
 			p.add("TIDEWIRE_CLUSTER_ADVERTISE", e.ClusterAdvertise, "want host:port that the other nodes can dial")
 		}
+	}
+	if e.ClusterListen != "" {
+		c.ClusterListen = p.address("TIDEWIRE_CLUSTER_LISTEN", e.ClusterListen)
+	}
+	e.protect(c, p)
+	if len(*p) == before {
+		e.place(c, p)
 	}
 	if c.ClusterAdvertise == "" {
 		c.ClusterAdvertise = c.ClusterListen

@@ -23,9 +23,15 @@ type env struct {
 	NodeID           string `envconfig:"TIDEWIRE_NODE_ID" default:"" show:"host name" desc:"this node's name in the cluster"`
 	Listen           string `envconfig:"TIDEWIRE_LISTEN" default:":8080" desc:"clients: WebSocket, SSE, HTTP"`
 	AdminListen      string `envconfig:"TIDEWIRE_ADMIN_LISTEN" default:"127.0.0.1:8081" desc:"/healthz, /readyz, /metrics, /status, the console"`
-	ClusterListen    string `envconfig:"TIDEWIRE_CLUSTER_LISTEN" default:":7070" desc:"Raft and node-to-node calls, one port"`
+	ClusterListen    string `envconfig:"TIDEWIRE_CLUSTER_LISTEN" default:"" show:":7070; 127.0.0.1:7070 while nothing protects it" desc:"Raft and node-to-node calls, one port"`
 	ClusterAdvertise string `envconfig:"TIDEWIRE_CLUSTER_ADVERTISE" default:"" show:"the listen address" desc:"what peers dial"`
 	ClusterPeers     string `envconfig:"TIDEWIRE_CLUSTER_PEERS" default:"" show:"a cluster of one" desc:"n1=host:7070,n2=host:7070,n3=host:7070, this node included: what the cluster begins with, later where to find it"`
+	ClusterSecret    string `envconfig:"TIDEWIRE_CLUSTER_SECRET" default:"" show:"none" desc:"protects the cluster port: the same on all nodes, at least 32 characters, such as openssl rand -base64 32 prints" secret:"true"`
+	ClusterTLSCA     string `envconfig:"TIDEWIRE_CLUSTER_TLS_CA" default:"" show:"none" desc:"protects the cluster port by certificates: file of the CA that signs the nodes', PEM; files that change are read again"`
+	ClusterTLSCert   string `envconfig:"TIDEWIRE_CLUSTER_TLS_CERT" default:"" show:"none" desc:"this node's certificate, for servers and clients, with its node id or the host that peers dial as a name, PEM"`
+	ClusterTLSKey    string `envconfig:"TIDEWIRE_CLUSTER_TLS_KEY" default:"" show:"none" desc:"its key, PEM"`
+	ClusterTLSNames  string `envconfig:"TIDEWIRE_CLUSTER_TLS_NAMES" default:"" show:"any that the CA signed" desc:"nodes that connect must have one of these names in their certificates: n1,n2,*.tidewire.internal"`
+	ClusterInsecure  string `envconfig:"TIDEWIRE_CLUSTER_INSECURE" default:"false" desc:"true: connections without proof are let in, so that whoever reaches the cluster port can do everything"`
 	Groups           string `envconfig:"TIDEWIRE_GROUPS" default:"8" desc:"Raft groups; fixed when the cluster first starts"`
 	DataDir          string `envconfig:"TIDEWIRE_DATA_DIR" default:"./data" desc:"Raft logs and snapshots"`
 
@@ -178,7 +184,7 @@ func Print(w io.Writer) error {
 // inForce puts in what a default was worked out to be.
 func (e *env) inForce(cfg Config) {
 	e.NodeID = string(cfg.NodeID)
-	e.ClusterAdvertise = cfg.ClusterAdvertise
+	e.ClusterListen, e.ClusterAdvertise = cfg.ClusterListen, cfg.ClusterAdvertise
 	e.CacheBytes = fmt.Sprint(cfg.CacheBytes)
 }
 

@@ -34,8 +34,8 @@ func TestDefaultsOfTheEnvironment(t *testing.T) {
 		t.Fatal(err)
 	}
 	host, _ := os.Hostname()
-	if string(c.NodeID) != host || c.Listen != ":8080" || c.AdminListen != "127.0.0.1:8081" || c.ClusterListen != ":7070" ||
-		c.ClusterAdvertise != ":7070" || len(c.Peers) != 0 || c.Groups != 8 || c.DataDir != "./data" || c.KafkaGroupID != "tidewire" ||
+	if string(c.NodeID) != host || c.Listen != ":8080" || c.AdminListen != "127.0.0.1:8081" || c.ClusterListen != "127.0.0.1:7070" ||
+		c.ClusterAdvertise != "127.0.0.1:7070" || len(c.Peers) != 0 || c.Groups != 8 || c.DataDir != "./data" || c.KafkaGroupID != "tidewire" ||
 		c.Start.String() != "latest" || c.CacheTTL != 10*time.Minute || c.MaxFrameBytes != 1048576 || c.Heartbeat != 25*time.Second ||
 		c.IsolationGrace != 10*time.Second || c.AllowedOrigins != nil || !c.PublishTopics.Empty() {
 		t.Errorf("defaults differ from CONFIG: %+v", c)
@@ -56,6 +56,12 @@ func TestEveryWrongValueIsNamed(t *testing.T) {
 		{"TIDEWIRE_CLUSTER_ADVERTISE", ":7070", "dial"},
 		{"TIDEWIRE_CLUSTER_PEERS", "n1", "name=host:port"},
 		{"TIDEWIRE_CLUSTER_PEERS", "other=h:7070", "missing"},
+		{"TIDEWIRE_CLUSTER_LISTEN", ":7070", "TIDEWIRE_CLUSTER_SECRET"},
+		{"TIDEWIRE_CLUSTER_LISTEN", "10.0.0.1:7070", "TIDEWIRE_CLUSTER_INSECURE=true"},
+		{"TIDEWIRE_CLUSTER_PEERS", "n1=10.0.0.1:7070,n2=10.0.0.2:7070", "TIDEWIRE_CLUSTER_TLS_CA"},
+		{"TIDEWIRE_CLUSTER_SECRET", "********", "openssl rand"}, // eight stars are too short
+		{"TIDEWIRE_CLUSTER_TLS_NAMES", "n1", "TIDEWIRE_CLUSTER_TLS_CERT"},
+		{"TIDEWIRE_CLUSTER_INSECURE", "maybe", "true or false"},
 		{"TIDEWIRE_GROUPS", "0", "from 1 to"},
 		{"TIDEWIRE_GROUPS", "many", "from 1 to"},
 		{"TIDEWIRE_KAFKA_BROKERS", "kafka", "host:port"},

@@ -30,6 +30,7 @@ import (
 	"github.com/tidewire/tidewire/cache"
 	"github.com/tidewire/tidewire/kafkaio"
 	"github.com/tidewire/tidewire/replication"
+	"github.com/tidewire/tidewire/replication/peertls"
 	"github.com/tidewire/tidewire/wsedge"
 )
 
@@ -55,6 +56,7 @@ type Node struct {
 
 	certs                   certSource // nil: no TLS on the clients' port
 	clients, admin, cluster net.Listener
+	security                peertls.Security // of the cluster port
 	httpd                   *http.Server
 
 	ready     chan struct{} // closed when the node was ready for the first time
@@ -70,6 +72,10 @@ type Node struct {
 // anything has begun. Close or Run must follow.
 func New(cfg Config) (*Node, error) {
 	n := &Node{cfg: cfg, log: cfg.Log, begun: time.Now(), ready: make(chan struct{}), topicsIn: make(chan struct{})}
+	var err error
+	if n.security, err = cfg.clusterSecurity(); err != nil {
+		return nil, err
+	}
 	for _, l := range []struct {
 		to   *net.Listener
 		addr string
@@ -214,6 +220,7 @@ func (n *Node) Run(ctx context.Context) error {
 	var err error
 	n.replication, err = replication.Open(replication.Config{
 		NodeID: n.cfg.NodeID, Version: Version(), Listener: n.cluster, Advertise: n.cfg.ClusterAdvertise, Peers: n.cfg.Peers,
+		Security: n.security, Insecure: n.cfg.ClusterInsecure,
 		Groups: n.cfg.Groups, Dir: n.cfg.DataDir, Log: n.log, Machine: n.bridge, Service: (*peerService)(n), Fit: n.reach.Fit,
 	})
 	if err != nil {
