@@ -18,6 +18,8 @@ import (
 	"github.com/tidewire/tidewire/replication"
 	"github.com/tidewire/tidewire/replication/peertls"
 	"github.com/tidewire/tidewire/wsedge"
+	"github.com/tidewire/tidewire/wsedge/auth"
+	"github.com/tidewire/tidewire/wsedge/jwtauth"
 )
 
 // Config of a node: what the variables of `tidewire -h` say, typed. FromEnv makes one; tests and the
@@ -53,7 +55,10 @@ type Config struct {
 	Heartbeat      time.Duration
 	IsolationGrace time.Duration
 	AllowedOrigins []string // empty: the same host only
-	Compression    bool     // of WebSocket messages, for clients that ask for it
+
+	Auth        *jwtauth.Config // nil: nobody is asked for a token
+	Anonymous   auth.Rights     // of everybody; only with Auth
+	Compression bool            // of WebSocket messages, for clients that ask for it
 
 	// ClientNodes are the addresses that a draining node sends its clients to. Empty: they keep to
 	// their own lists.
@@ -114,6 +119,7 @@ func (e *env) parse() (Config, error) {
 	e.parseTLS(&c, &p)
 	c.Log = e.logger(&c, &p)
 	e.secrets.log.Store(&c.Log)
+	e.parseAuth(&c, &p)
 	return c, p.err()
 }
 

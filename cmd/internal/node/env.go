@@ -71,8 +71,22 @@ type env struct {
 	IsolationGrace string `envconfig:"TIDEWIRE_ISOLATION_GRACE" default:"10s" desc:"how long a node cut off from the majority keeps its clients"`
 	AllowedOrigins string `envconfig:"TIDEWIRE_ALLOWED_ORIGINS" default:"" show:"same host" desc:"browser origins that may connect; * for any"`
 	Compression    string `envconfig:"TIDEWIRE_COMPRESSION" default:"off" desc:"on: records are compressed for WebSocket clients that ask for it (all browsers do), each once; off: never"`
-	LogLevel       string `envconfig:"TIDEWIRE_LOG_LEVEL" default:"info" desc:"trace, debug, info, warn or error"`
-	LogFormat      string `envconfig:"TIDEWIRE_LOG_FORMAT" default:"json" desc:"json, or console for people"`
+
+	Auth              string `envconfig:"TIDEWIRE_AUTH" default:"none" desc:"who may do what: none (everybody, everything that is exposed) or jwt (what a client's JSON Web Token says)"`
+	AuthJWTSecret     string `envconfig:"TIDEWIRE_AUTH_JWT_SECRET" default:"" show:"none" desc:"key of tokens with HS256, HS384 and HS512: 32, 48 and 64 bytes at least" secret:"true"`
+	AuthJWTKeyFile    string `envconfig:"TIDEWIRE_AUTH_JWT_KEY_FILE" default:"" show:"none" desc:"PEM file of public keys or certificates, for tokens with RS…, PS…, ES… and EdDSA"`
+	AuthJWKSURL       string `envconfig:"TIDEWIRE_AUTH_JWKS_URL" default:"" show:"none" desc:"https address of a JSON Web Key Set, for the same; fetched every 5 minutes and when a token has a key that is not known"`
+	AuthJWTAlgorithms string `envconfig:"TIDEWIRE_AUTH_JWT_ALGORITHMS" default:"" show:"all that the keys are for" desc:"signature algorithms that are taken, such as ES256,EdDSA"`
+	AuthJWTIssuer     string `envconfig:"TIDEWIRE_AUTH_JWT_ISSUER" default:"" show:"any" desc:"the claim iss that a token must have"`
+	AuthJWTAudience   string `envconfig:"TIDEWIRE_AUTH_JWT_AUDIENCE" default:"" show:"any" desc:"of these, one must be in a token's claim aud"`
+	AuthJWTLeeway     string `envconfig:"TIDEWIRE_AUTH_JWT_LEEWAY" default:"5s" desc:"how far the issuer's clock may be from this node's"`
+	AuthJWTClaim      string `envconfig:"TIDEWIRE_AUTH_JWT_CLAIM" default:"tidewire" desc:"the claim that holds the rights"`
+	AuthMaxLifetime   string `envconfig:"TIDEWIRE_AUTH_MAX_LIFETIME" default:"720h" desc:"a token that expires later than this, or never, is refused; 0 takes any"`
+	AnonymousSub      string `envconfig:"TIDEWIRE_ANONYMOUS_SUB" default:"" show:"none" desc:"with jwt: subjects and patterns that everybody may subscribe to, with or without a token"`
+	AnonymousPub      string `envconfig:"TIDEWIRE_ANONYMOUS_PUB" default:"" show:"none" desc:"the same for publishing"`
+
+	LogLevel  string `envconfig:"TIDEWIRE_LOG_LEVEL" default:"info" desc:"trace, debug, info, warn or error"`
+	LogFormat string `envconfig:"TIDEWIRE_LOG_FORMAT" default:"json" desc:"json, or console for people"`
 
 	secrets secrets // filled by parse
 }

@@ -32,6 +32,7 @@ import (
 	"github.com/tidewire/tidewire/replication"
 	"github.com/tidewire/tidewire/replication/peertls"
 	"github.com/tidewire/tidewire/wsedge"
+	"github.com/tidewire/tidewire/wsedge/jwtauth"
 )
 
 // Node is one node of a cluster. New makes it, Run runs it once.
@@ -44,6 +45,7 @@ type Node struct {
 	store       *cache.Store
 	bridge      *bridge.Bridge
 	edge        *wsedge.Server
+	verifier    *jwtauth.Verifier // nil: no token is asked for
 	replication *replication.Node
 	client      *kafkaio.Client
 	topics      *kafkaio.Topics
@@ -160,11 +162,19 @@ func (n *Node) build() error {
 	})
 	n.feed = kafkaio.NewFeed(n.client, n.topics, offsets, n.bridge, kafkaio.FeedConfig{})
 	n.bridge.SetFeed(n.feed)
+	var tokens wsedge.Authenticator // nil, and not a nil verifier, where nobody is asked for one
+	if cfg.Auth != nil {
+		if n.verifier, err = jwtauth.New(*cfg.Auth); err != nil {
+			return err
+		}
+		tokens = n.verifier
+	}
 	n.edge, err = wsedge.New(wsedge.Config{
 		TLS:     clientTLS,
 		Backend: n.bridge, Cache: n.store, Encoder: encoder,
 		Node: string(cfg.NodeID), Nodes: cfg.ClientNodes,
 		Heartbeat: cfg.Heartbeat, MaxFrameBytes: int64(cfg.MaxFrameBytes), AllowedOrigins: cfg.AllowedOrigins, Compression: cfg.Compression,
+		Auth: tokens, Anonymous: cfg.Anonymous,
 		HTTP: cfg.HTTP, Logger: cfg.Log, Registerer: n.metrics.registry,
 	})
 	if err != nil {
@@ -245,6 +255,9 @@ func (n *Node) Run(ctx context.Context) error {
 	n.mu.Unlock()
 
 	var failed error
+	if n.verifier != nil {
+		parts.Go(func() { n.verifier.Run(sources) }) // before the first client is let in: it may wait for a key
+	}
 	parts.Go(func() { n.topics.Run(sources) })
 	parts.Go(func() { n.reach.Run(sources) })
 	parts.Go(func() { n.feed.Run(sources) })
