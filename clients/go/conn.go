@@ -27,10 +27,11 @@ type conn struct {
 
 	ctx     context.Context // ends with the connection; its cause says why
 	cancel  context.CancelCauseFunc
-	wake    chan struct{} // one slot: out has grown
-	silence *time.Timer   // ends the connection unless it is put off
-	patient time.Duration // how long silence may last
-	renew   chan time.Time
+	wake    chan struct{}  // one slot: out has grown
+	silence *time.Timer    // ends the connection unless it is put off
+	patient time.Duration  // how long silence may last
+	renew   chan time.Time // when the token expires that was accepted last
+	warned  chan struct{}  // one slot: the server says that it expires soon
 
 	// Guarded by Client.mu. out holds the ops not yet written; sendFrame bounds it.
 	out    [][]byte
@@ -75,7 +76,7 @@ func (c *Client) serve(addr string) outcome {
 	}
 	ws.SetReadLimit(c.cfg.MaxMessageBytes)
 	n := &conn{
-		c: c, ws: ws, addr: addr, wake: make(chan struct{}, 1), renew: make(chan time.Time, 1),
+		c: c, ws: ws, addr: addr, wake: make(chan struct{}, 1), renew: make(chan time.Time, 1), warned: make(chan struct{}, 1),
 		calls: map[int64]func(*answer){},
 	}
 	n.ctx, n.cancel = context.WithCancelCause(context.Background())
@@ -168,21 +169,37 @@ func (c *Client) token(ctx context.Context) (string, error) {
 	return c.cfg.Token, nil
 }
 
-// authenticate sends a token; then is called when it was accepted, without mu.
+// renewBefore tells renewLoop when the token expires; the last word counts. mu is held.
+func (n *conn) renewBefore(expires time.Time) {
+	select {
+	case <-n.renew:
+	default:
+	}
+	n.renew <- expires
+}
+
+// authenticate sends a token; then is called when it was accepted, without mu. A nil then is for one that takes
+// the place of another.
 func (n *conn) authenticate(token string, then func()) {
 	n.c.mu.Lock()
 	defer n.c.mu.Unlock()
 	id := n.c.id()
 	n.send(&request{Op: "auth", ID: id, Token: token}, func(a *answer) {
-		if a.Op != "authed" {
+		switch {
+		case a.Op == "authed":
+		case then == nil && a.retry() > 0:
+			// It cannot be verified now. The last one is still good, and asked for is the next in time.
+			n.renewBefore(time.Now().Add(a.retry() * 5 / 4))
+			return
+		default:
 			n.cancel(a.err())
 			return
 		}
 		if a.Expires != nil {
-			select {
-			case n.renew <- time.UnixMilli(*a.Expires):
-			default:
-			}
+			n.renewBefore(time.UnixMilli(*a.Expires))
+		}
+		if then == nil {
+			return
 		}
 		// This runs in the read loop, which holds mu and lets go of it around then.
 		n.c.mu.Unlock()
@@ -222,26 +239,35 @@ func (n *conn) renewed(a *answer) bool {
 	return true
 }
 
-// renewLoop asks for a fresh token when four fifths of the last one's life are over.
+// renewLoop asks for a fresh token when four fifths of the last one's life are over, or when the server warns.
 func (n *conn) renewLoop() {
 	timer := time.NewTimer(time.Hour)
 	timer.Stop()
 	defer timer.Stop()
+	sent := false // a fresh token, which has not been answered yet
 	for {
 		select {
 		case <-n.ctx.Done():
 			return
 		case expires := <-n.renew:
 			timer.Reset(max(time.Until(expires)*4/5, time.Second))
-		case <-timer.C:
-			token, err := n.c.token(n.ctx)
-			if err != nil {
-				n.c.cfg.Log.Warn("no fresh token", "err", err)
-				timer.Reset(5 * time.Second)
+			sent = false
+			continue
+		case <-n.warned:
+			if sent {
 				continue
 			}
-			n.authenticate(token, func() {})
+		case <-timer.C:
 		}
+		timer.Stop()
+		token, err := n.c.token(n.ctx)
+		if err != nil {
+			n.c.cfg.Log.Warn("no fresh token", "err", err)
+			timer.Reset(5 * time.Second)
+			continue
+		}
+		sent = true
+		n.authenticate(token, nil)
 	}
 }
 
@@ -383,6 +409,11 @@ func (n *conn) handle(frame []byte) error {
 	case "unsubbed":
 		if s := c.subs[a.Subject]; s != nil && a.Reason != "asked" {
 			s.finish(&UnsubscribedError{Subject: a.Subject, Reason: a.Reason})
+		}
+	case "expiring":
+		select {
+		case n.warned <- struct{}{}:
+		default:
 		}
 	case "bye":
 		n.floor = a.retry()

@@ -202,6 +202,8 @@ export class Connection {
       this._elsewhere = this._addresses(a.nodes);
     } else if (a.op === 'error' && a.code === 'unauthenticated') {
       this._end(errorOf(a), 4001);
+    } else if (a.op === 'expiring') {
+      this._renew(0); // in a second, if no fresh token is there by then
     } else {
       this._useful ||= a.op === 'msg' || a.op === 'hb';
       this._owner._handle(a, size);
@@ -257,16 +259,17 @@ export class Connection {
     }
     this._send({ op: 'auth', id: this._owner._nextID(), token }, (a) => {
       if (a.op !== 'authed') {
-        this._end(errorOf(a), 4001);
+        this._end(errorOf(a), a.code === 'unavailable' ? 1006 : 4001);
         return;
       }
-      if (a.expires && typeof this._owner._settings.token === 'function') this._renew(a.expires);
+      if (a.expires) this._renew(a.expires);
       then();
     });
   }
 
   /** Asks for a fresh token when four fifths of this one's life are over. */
   private _renew(expires: number): void {
+    if (typeof this._owner._settings.token !== 'function') return;
     clearTimeout(this._renewal);
     const wait = Math.max(1000, (expires - Date.now()) * 0.8);
     this._renewal = setTimeout(() => void this._authenticate(() => {}, true), Math.min(wait, LONGEST_TIMER_MS));
