@@ -108,7 +108,10 @@ func runBench(ctx context.Context, args []string, e env) error {
 		}
 		defer remove()
 	} else {
-		o.Nodes, o.Token, o.Admin, o.Brokers = list(c.nodes), or(c.token, e.get("TIDECTL_TOKEN")), list(*admin), list(k.brokers)
+		o.Nodes, o.Admin, o.Brokers = list(c.nodes), list(*admin), list(k.brokers)
+		if o.Token, err = c.theToken(e); err != nil {
+			return err
+		}
 		if o.Kafka, err = k.options(e); err != nil {
 			return err
 		}

@@ -52,7 +52,7 @@ const usage = `tidectl looks at and talks to a Tidewire cluster.
 A subject is /topic (records without a key), /topic/key, or a pattern: /topic/*, /topic/a/*.
 "tidectl COMMAND -h" explains a command's flags.
 
-Environment: TIDECTL_NODES (clients' addresses, host:port,…), TIDECTL_TOKEN,
+Environment: TIDECTL_NODES (clients' addresses, host:port,…), TIDECTL_TOKEN or TIDEWIRE_TOKEN,
 TIDECTL_ADMIN (admin addresses), TIDECTL_KAFKA (brokers). Exit codes: 0 done, 1 failed, 2 wrong usage.
 `
 
@@ -142,21 +142,60 @@ func parse(f *flagSet, args []string) ([]string, error) {
 }
 
 // clientFlags are those of the commands that connect as a client.
-type clientFlags struct{ nodes, token string }
+type clientFlags struct{ nodes, token, tokenFile string }
 
 func (c *clientFlags) register(f *flagSet, e env) {
 	f.StringVar(&c.nodes, "nodes", or(e.get("TIDECTL_NODES"), "127.0.0.1:8080,127.0.0.1:8180,127.0.0.1:8280"),
 		"`addresses` of the nodes' client ports, tried in this order (TIDECTL_NODES)")
 	// The default is not the token itself: -h prints defaults.
-	f.StringVar(&c.token, "token", "", "`token` to authenticate with (TIDECTL_TOKEN)")
+	f.StringVar(&c.token, "token", "", "`token` to authenticate with (TIDECTL_TOKEN, TIDEWIRE_TOKEN); others of this machine see it in the list of processes")
+	f.StringVar(&c.tokenFile, "token-file", "", "`file` with the token; sub and pub read it again before the token expires")
+}
+
+// theToken is the token of a command that keeps to one; empty: none.
+func (c *clientFlags) theToken(e env) (string, error) {
+	if c.tokenFile == "" {
+		return or(or(c.token, e.get("TIDECTL_TOKEN")), e.get("TIDEWIRE_TOKEN")), nil
+	}
+	if c.token != "" {
+		return "", fmt.Errorf("%w: -token and -token-file are both given", errUsage)
+	}
+	token, err := readToken(c.tokenFile)
+	if err != nil {
+		return "", fmt.Errorf("%w: -token-file: %w", errUsage, err)
+	}
+	return token, nil
+}
+
+// readToken reads a token out of a file. No token has more than 8 KiB.
+func readToken(path string) (string, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	text, err := io.ReadAll(io.LimitReader(f, 16<<10))
+	if err != nil {
+		return "", err
+	}
+	token := strings.TrimSpace(string(text))
+	if token == "" {
+		return "", errors.New("there is no token in it")
+	}
+	return token, nil
 }
 
 // client makes the client; what happens to its connection is told on standard error.
 func (c *clientFlags) client(e env) (*tidewire.Client, error) {
-	tell := newTeller(e.err)
-	client, err := tidewire.New(tidewire.Config{
-		Nodes: list(c.nodes), InOrder: true, Token: or(c.token, e.get("TIDECTL_TOKEN")), OnState: tell.state,
-	})
+	token, err := c.theToken(e)
+	if err != nil {
+		return nil, err
+	}
+	cfg := tidewire.Config{Nodes: list(c.nodes), InOrder: true, Token: token, OnState: newTeller(e.err).state}
+	if c.tokenFile != "" {
+		cfg.TokenSource = func(context.Context) (string, error) { return readToken(c.tokenFile) }
+	}
+	client, err := tidewire.New(cfg)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", errUsage, err)
 	}

@@ -91,7 +91,10 @@ func runVerify(ctx context.Context, args []string, e env) error {
 			return err
 		}
 	} else {
-		o.Nodes, o.Token, o.Topics, o.Brokers = list(c.nodes), or(c.token, e.get("TIDECTL_TOKEN")), list(*topics), list(k.brokers)
+		o.Nodes, o.Topics, o.Brokers = list(c.nodes), list(*topics), list(k.brokers)
+		if o.Token, err = c.theToken(e); err != nil {
+			return err
+		}
 		if o.Kafka, err = k.options(e); err != nil {
 			return err
 		}
