@@ -17,7 +17,7 @@ func (e *env) parseAuth(c *Config, p *problems) {
 	case "jwt":
 	case "none":
 		for _, v := range []struct{ name, value string }{
-			{"TIDEWIRE_AUTH_JWT_SECRET", masked(e.secret("TIDEWIRE_AUTH_JWT_SECRET").Value())}, {"TIDEWIRE_AUTH_JWT_KEY_FILE", e.AuthJWTKeyFile}, {"TIDEWIRE_AUTH_JWKS_URL", e.AuthJWKSURL},
+			{"TIDEWIRE_AUTH_JWT_SECRET", e.maskedSecret("TIDEWIRE_AUTH_JWT_SECRET")}, {"TIDEWIRE_AUTH_JWT_KEY_FILE", e.AuthJWTKeyFile}, {"TIDEWIRE_AUTH_JWKS_URL", e.AuthJWKSURL},
 			{"TIDEWIRE_ANONYMOUS_SUB", e.AnonymousSub}, {"TIDEWIRE_ANONYMOUS_PUB", e.AnonymousPub},
 		} {
 			if v.value != "" {
@@ -36,8 +36,8 @@ func (e *env) parseAuth(c *Config, p *problems) {
 		MaxLifetime: p.duration("TIDEWIRE_AUTH_MAX_LIFETIME", e.AuthMaxLifetime, 0, 10*365*24*time.Hour),
 		Log:         c.Log.With().Str("component", "auth").Logger(),
 	}
-	if s := e.secret("TIDEWIRE_AUTH_JWT_SECRET"); s.IsSet() {
-		cfg.Secret = func() []byte { return []byte(s.Value()) }
+	if key := e.secret("TIDEWIRE_AUTH_JWT_SECRET"); key.IsSet() {
+		cfg.Secret = func() []byte { return []byte(key.Value()) }
 	}
 	if file := e.AuthJWTKeyFile; file != "" {
 		text, err := os.ReadFile(file)
@@ -55,14 +55,14 @@ func (e *env) parseAuth(c *Config, p *problems) {
 		}
 	}
 	e.parseAnonymous(c, p)
-	if len(*p) > before {
-		return // it would be told as well that there are no keys
+	if len(*p) > before || cfg.Secret == nil && os.Getenv("TIDEWIRE_AUTH_JWT_SECRET"+fileSuffix) != "" {
+		return // it has been told what is wrong, and would be told as well that there are no keys
 	}
 	_, err := jwtauth.New(*cfg)
 	for _, err := range parts(err) {
 		switch {
 		case errors.Is(err, jwtauth.ErrSecret):
-			p.add("TIDEWIRE_AUTH_JWT_SECRET", "********", "%v", err)
+			p.add("TIDEWIRE_AUTH_JWT_SECRET", mask, "%v", err)
 		case errors.Is(err, jwtauth.ErrAlgorithm):
 			p.add("TIDEWIRE_AUTH_JWT_ALGORITHMS", e.AuthJWTAlgorithms, "%v", err)
 		case errors.Is(err, jwtauth.ErrNoKeys):
@@ -87,11 +87,12 @@ func (e *env) parseAnonymous(c *Config, p *problems) {
 	c.Anonymous, _ = auth.ParseRights(sub, pub) // what is wrong has been told
 }
 
-func masked(secret string) string {
-	if secret == "" {
-		return ""
+// maskedSecret is the mask where there is a secret, and nothing where there is none.
+func (e *env) maskedSecret(name string) string {
+	if e.secret(name).IsSet() {
+		return mask
 	}
-	return "********"
+	return ""
 }
 
 // parts takes joined errors apart.

@@ -74,6 +74,7 @@ func TestWrongAuthIsNamed(t *testing.T) {
 		{set{"AUTH_JWKS_URL": "https://a/b"}, []string{"TIDEWIRE_AUTH_JWKS_URL", "TIDEWIRE_AUTH=jwt"}},
 		{set{"ANONYMOUS_SUB": "/prices/*"}, []string{"TIDEWIRE_ANONYMOUS_SUB", "TIDEWIRE_AUTH=jwt"}},
 		{set{"AUTH": "jwt", "AUTH_JWT_SECRET": "planted-s3cret"}, []string{"TIDEWIRE_AUTH_JWT_SECRET", "14 bytes", "32"}},
+		{set{"AUTH": "jwt", "AUTH_JWT_SECRET_FILE": empty}, []string{"TIDEWIRE_AUTH_JWT_SECRET_FILE", "empty"}},
 		{set{"AUTH": "jwt", "AUTH_JWT_SECRET": longSecret[:40], "AUTH_JWT_ALGORITHMS": "HS256,HS512"}, []string{"TIDEWIRE_AUTH_JWT_SECRET", "HS512", "64"}},
 		{set{"AUTH": "jwt", "AUTH_JWT_SECRET": longSecret, "AUTH_JWT_ALGORITHMS": "none"}, []string{"TIDEWIRE_AUTH_JWT_ALGORITHMS", "none", "HS256"}},
 		{set{"AUTH": "jwt", "AUTH_JWT_KEY_FILE": keys, "AUTH_JWT_ALGORITHMS": "HS256"}, []string{"TIDEWIRE_AUTH_JWT_ALGORITHMS", "HS256", "secret"}},
