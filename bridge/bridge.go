@@ -73,7 +73,8 @@ type Bridge struct {
 	leads     map[GroupID]*lead
 	onTopics  func() // the edge
 
-	fills *filler
+	fills   *filler
+	revoked revocations
 }
 
 // New returns a Bridge. SetFeed must be called before the first Lead.
@@ -100,6 +101,7 @@ func New(cfg Config) *Bridge {
 		close(b.wired)
 	}
 	b.fills = newFiller(b)
+	b.revoked.set, b.revoked.changed = make(revocationSet), make(chan struct{}, 1)
 	b.starting.Store(true)
 	return b
 }
@@ -121,8 +123,13 @@ func (b *Bridge) Wire(r Replicator, p Peers) {
 // OnTopics sets a function that is called whenever topics came, went or changed. Set before Run.
 func (b *Bridge) OnTopics(f func()) { b.onTopics = f }
 
-// Run fills the cache as partitions ask for it, until ctx ends.
-func (b *Bridge) Run(ctx context.Context) { b.fills.run(ctx) }
+// Run fills the cache as partitions ask for it, and tells of revocations, until ctx ends.
+func (b *Bridge) Run(ctx context.Context) {
+	var wg sync.WaitGroup
+	wg.Go(func() { b.revoked.run(ctx) })
+	b.fills.run(ctx)
+	wg.Wait()
+}
 
 // Started says that the node has been ready once: from now on a snapshot that arrives means that this
 // node had fallen behind, and what it missed is left to Kafka.

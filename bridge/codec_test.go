@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"maps"
 	"reflect"
 	"runtime"
 	"strings"
@@ -33,6 +34,8 @@ func sampleOps() []op {
 		&noteOp{TP: tp, Partitions: 13},
 		&recallOp{TP: tp, Next: 120, Mids: []midEntry{{midKey{1}, 0}, {midKey{2}, 118}, {midKey{255}, 119}}, Dropped: []Offset{7, 119}},
 		&recallOp{TP: tp, Next: 0},
+		&revokeOp{Now: 1_700_000_000_000, Revocations: sampleRevocations().list()},
+		&revokeOp{Now: maxUnixMs},
 	}
 }
 
@@ -101,29 +104,36 @@ func TestEntryRefused(t *testing.T) {
 	join := func(parts ...[]byte) []byte { return bytes.Join(parts, nil) }
 	huge := []byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f} // 2^63-1 as uvarint
 	for name, b := range map[string][]byte{
-		"empty":                   {},
-		"other format":            {2},
-		"unknown operation":       {entryFormat, 99},
-		"topic longer than input": join([]byte{entryFormat, kindBatch}, huge),
-		"negative from":           join([]byte{entryFormat, kindBatch}, tp, []byte{1, 0, 0}),
-		"next before from":        join([]byte{entryFormat, kindBatch}, tp, []byte{4, 2, 0}),
-		"count beyond input":      join([]byte{entryFormat, kindBatch}, tp, []byte{0, 2, 1}, huge),
-		"record beyond next":      join([]byte{entryFormat, kindBatch}, tp, []byte{0, 2, 1, 1, 1, 0, 0, 0, 0}),
-		"two at one offset":       join([]byte{entryFormat, kindBatch}, tp, []byte{0, 4, 1, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}),
-		"headers beyond input":    join([]byte{entryFormat, kindBatch}, tp, []byte{0, 2, 1, 1, 0, 0, 0, 0}, huge),
-		"epoch's end overflows":   join([]byte{entryFormat}, (&startOp{TP: ledgerTP, Epochs: epochList{{1, 1 << 62, -1 << 63}}}).appendTo(nil)),
-		"leader epoch below -1":   join([]byte{entryFormat, kindBatch}, tp, []byte{0, 2, 3, 0}),
-		"leader epochs fall":      join([]byte{entryFormat}, (&startOp{TP: ledgerTP, Leaders: leaderList{{2, 1}, {1, 3}}}).appendTo(nil)),
-		"leader epochs' offsets":  join([]byte{entryFormat}, (&startOp{TP: ledgerTP, Leaders: leaderList{{1, 1}, {2, 1}}}).appendTo(nil)),
-		"epochs fall":             join([]byte{entryFormat}, (&startOp{TP: ledgerTP, Epochs: epochList{{2, 0, 1}, {2, 1, 1}}}).appendTo(nil)),
-		"epoch out of reason":     join([]byte{entryFormat}, (&startOp{TP: ledgerTP, Epochs: epochList{{1 << 60, 0, 1}}}).appendTo(nil)),
-		"id behind next":          encodeOps([]op{&recallOp{TP: ledgerTP, Next: 5, Mids: []midEntry{{Offset: 5}}}}),
-		"ids at one offset":       encodeOps([]op{&recallOp{TP: ledgerTP, Next: 5, Mids: []midEntry{{Offset: 3}, {Offset: 3}}}}),
-		"ids' offsets fall":       encodeOps([]op{&recallOp{TP: ledgerTP, Next: 5, Mids: []midEntry{{Offset: 3}, {Offset: 2}}}}),
-		"repeat behind next":      encodeOps([]op{&recallOp{TP: ledgerTP, Next: 5, Dropped: []Offset{1, 5}}}),
-		"ids beyond the window":   encodeOps([]op{recallOfMany(midWindowSize+1, 0)}),
-		"repeats beyond bounds":   encodeOps([]op{recallOfMany(0, maxDropped+1)}),
-		"partition over 31 bits":  join([]byte{entryFormat, kindNote, 1, 't'}, huge, []byte{1, 0}),
+		"empty":                    {},
+		"other format":             {2},
+		"unknown operation":        {entryFormat, 99},
+		"topic longer than input":  join([]byte{entryFormat, kindBatch}, huge),
+		"negative from":            join([]byte{entryFormat, kindBatch}, tp, []byte{1, 0, 0}),
+		"next before from":         join([]byte{entryFormat, kindBatch}, tp, []byte{4, 2, 0}),
+		"count beyond input":       join([]byte{entryFormat, kindBatch}, tp, []byte{0, 2, 1}, huge),
+		"record beyond next":       join([]byte{entryFormat, kindBatch}, tp, []byte{0, 2, 1, 1, 1, 0, 0, 0, 0}),
+		"two at one offset":        join([]byte{entryFormat, kindBatch}, tp, []byte{0, 4, 1, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}),
+		"headers beyond input":     join([]byte{entryFormat, kindBatch}, tp, []byte{0, 2, 1, 1, 0, 0, 0, 0}, huge),
+		"epoch's end overflows":    join([]byte{entryFormat}, (&startOp{TP: ledgerTP, Epochs: epochList{{1, 1 << 62, -1 << 63}}}).appendTo(nil)),
+		"leader epoch below -1":    join([]byte{entryFormat, kindBatch}, tp, []byte{0, 2, 3, 0}),
+		"leader epochs fall":       join([]byte{entryFormat}, (&startOp{TP: ledgerTP, Leaders: leaderList{{2, 1}, {1, 3}}}).appendTo(nil)),
+		"leader epochs' offsets":   join([]byte{entryFormat}, (&startOp{TP: ledgerTP, Leaders: leaderList{{1, 1}, {2, 1}}}).appendTo(nil)),
+		"epochs fall":              join([]byte{entryFormat}, (&startOp{TP: ledgerTP, Epochs: epochList{{2, 0, 1}, {2, 1, 1}}}).appendTo(nil)),
+		"epoch out of reason":      join([]byte{entryFormat}, (&startOp{TP: ledgerTP, Epochs: epochList{{1 << 60, 0, 1}}}).appendTo(nil)),
+		"id behind next":           encodeOps([]op{&recallOp{TP: ledgerTP, Next: 5, Mids: []midEntry{{Offset: 5}}}}),
+		"ids at one offset":        encodeOps([]op{&recallOp{TP: ledgerTP, Next: 5, Mids: []midEntry{{Offset: 3}, {Offset: 3}}}}),
+		"ids' offsets fall":        encodeOps([]op{&recallOp{TP: ledgerTP, Next: 5, Mids: []midEntry{{Offset: 3}, {Offset: 2}}}}),
+		"repeat behind next":       encodeOps([]op{&recallOp{TP: ledgerTP, Next: 5, Dropped: []Offset{1, 5}}}),
+		"ids beyond the window":    encodeOps([]op{recallOfMany(midWindowSize+1, 0)}),
+		"repeats beyond bounds":    encodeOps([]op{recallOfMany(0, maxDropped+1)}),
+		"revocation by nothing":    join([]byte{entryFormat}, (&revokeOp{Revocations: []Revocation{{By: 3, Value: "x"}}}).appendTo(nil)),
+		"revocation of nobody":     join([]byte{entryFormat}, (&revokeOp{Revocations: []Revocation{{By: BySubject}}}).appendTo(nil)),
+		"revocation of too much":   join([]byte{entryFormat}, (&revokeOp{Revocations: []Revocation{{By: BySubject, Value: strings.Repeat("x", MaxRevocationValue+1)}}}).appendTo(nil)),
+		"revocation not in UTF-8":  join([]byte{entryFormat}, (&revokeOp{Revocations: []Revocation{{By: BySubject, Value: "\xff"}}}).appendTo(nil)),
+		"revocation for ever":      join([]byte{entryFormat}, (&revokeOp{Revocations: []Revocation{{By: BySubject, Value: "x", At: 1, Until: maxUnixMs + 1}}}).appendTo(nil)),
+		"revoked at no time":       join([]byte{entryFormat, kindRevoke}, huge, []byte{0}),
+		"revocations beyond input": join([]byte{entryFormat, kindRevoke, 0}, huge),
+		"partition over 31 bits":   join([]byte{entryFormat, kindNote, 1, 't'}, huge, []byte{1, 0}),
 	} {
 		if ops, err := decodeEntry(b); err == nil {
 			t.Errorf("%s: taken as %+v", name, ops)
@@ -192,15 +202,15 @@ func sampleLedgers(partitions, mids int) map[TopicPartition]*ledger {
 func TestSnapshotRoundTripAndSize(t *testing.T) {
 	for _, mids := range []int{0, 30} {
 		m := sampleLedgers(12, mids)
-		b := encodeLedgers(m)
+		b := encodeSnapshot(m, nil)
 		if mids == 0 && len(b) >= 4<<10 {
 			t.Errorf("12 partitions take %d bytes", len(b))
 		}
-		got, err := decodeLedgers(b)
+		got, _, err := decodeSnapshot(b)
 		if err != nil || len(got) != 12 {
 			t.Fatalf("%d ledgers, %v", len(got), err)
 		}
-		if !bytes.Equal(encodeLedgers(got), b) {
+		if !bytes.Equal(encodeSnapshot(got, nil), b) {
 			t.Fatal("the restored state encodes otherwise")
 		}
 		for tp, l := range m {
@@ -213,18 +223,18 @@ func TestSnapshotRoundTripAndSize(t *testing.T) {
 		}
 		step := max(1, len(b)/3000)
 		for n := 0; n < len(b); n += step {
-			if _, err := decodeLedgers(b[:n]); err == nil {
+			if _, _, err := decodeSnapshot(b[:n]); err == nil {
 				t.Fatalf("cut at %d of %d is taken", n, len(b))
 			}
 		}
-		if _, err := decodeLedgers(append(b, 0)); err == nil {
+		if _, _, err := decodeSnapshot(append(b, 0)); err == nil {
 			t.Fatal("a byte too many is taken")
 		}
 	}
-	if got, err := decodeLedgers(encodeLedgers(nil)); err != nil || len(got) != 0 {
+	if got, _, err := decodeSnapshot(encodeSnapshot(nil, nil)); err != nil || len(got) != 0 {
 		t.Fatalf("empty group: %v %v", got, err)
 	}
-	if _, err := decodeLedgers([]byte{2, 0}); err == nil || !strings.Contains(err.Error(), "format 2") {
+	if _, _, err := decodeSnapshot([]byte{3, 0}); err == nil || !strings.Contains(err.Error(), "format 3") {
 		t.Fatalf("other format: %v", err)
 	}
 }
@@ -303,6 +313,8 @@ func FuzzEntry(f *testing.F) {
 				l.note(*o)
 			case *recallOp:
 				l.recall(*o)
+			case *revokeOp:
+				mustRevoke(t, o)
 			}
 			if l.started() {
 				checkLedger(t, l)
@@ -343,19 +355,28 @@ func checkLedger(t *testing.T, l *ledger) {
 }
 
 func FuzzSnapshot(f *testing.F) {
-	f.Add(encodeLedgers(nil))
-	f.Add(encodeLedgers(sampleLedgers(1, 0)))
-	f.Add(encodeLedgers(sampleLedgers(3, 5)))
+	f.Add(encodeSnapshot(nil, nil))
+	f.Add(encodeSnapshot(sampleLedgers(1, 0), nil))
+	f.Add(encodeSnapshot(sampleLedgers(3, 5), nil))
+	f.Add(encodeSnapshot(sampleLedgers(1, 0), sampleRevocations()))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		m, err := decodeLedgers(b)
+		m, revoked, err := decodeSnapshot(b)
 		if err != nil {
 			return
 		}
 		for _, l := range m {
 			checkLedger(t, l)
 		}
-		again, err := decodeLedgers(encodeLedgers(m))
-		if err != nil || !bytes.Equal(encodeLedgers(again), encodeLedgers(m)) {
+		if len(revoked) > MaxRevocations {
+			t.Fatalf("%d revocations", len(revoked))
+		}
+		for _, r := range revoked.list() {
+			if err := r.Validate(); err != nil {
+				t.Fatalf("%+v: %v", r, err)
+			}
+		}
+		again, also, err := decodeSnapshot(encodeSnapshot(m, revoked))
+		if err != nil || !maps.Equal(also, revoked) || !bytes.Equal(encodeSnapshot(again, also), encodeSnapshot(m, revoked)) {
 			t.Fatalf("does not encode to itself: %v", err)
 		}
 	})

@@ -478,6 +478,7 @@ type fakeRaft struct {
 	nodes  map[NodeID]*testNode
 	// refuse decides whether a proposal fails, and whether it is committed all the same. nil: never.
 	refuse func(g GroupID, ops []op) (fail, commit bool)
+	old    []NodeID // whose builds do not know of revocations
 }
 
 type fakeGroup struct {
@@ -611,6 +612,20 @@ func (r replicator) Head(ctx context.Context, node NodeID, tp TopicPartition) (P
 		return Position{}, ErrNotCoordinator
 	}
 	return n.LocalHead(ctx, tp)
+}
+
+func (r replicator) WithoutRevocations() []NodeID {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Clone(r.old)
+}
+
+func (r replicator) Revoke(ctx context.Context, node NodeID, v Revocation) error {
+	n := r.other(node)
+	if n == nil {
+		return ErrNotCoordinator
+	}
+	return n.LocalRevoke(ctx, v)
 }
 
 func (r replicator) Status(context.Context, NodeID) (NodeStatus, error) { return NodeStatus{}, nil }

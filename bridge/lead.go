@@ -92,6 +92,9 @@ func (b *Bridge) Lead(ctx context.Context, group GroupID, term Term) {
 
 	var wg sync.WaitGroup
 	wg.Go(l.settle)
+	if group == revocationGroup {
+		wg.Go(func() { b.expireRevocations(ctx) })
+	}
 	l.run()
 	cancel()
 

@@ -16,11 +16,11 @@ func at(e Epoch, s Seqno) Position { return Position{Epoch: e, Seqno: s} }
 
 // ledgerBytes is the snapshot of one ledger.
 func ledgerBytes(l *ledger) []byte {
-	return encodeLedgers(map[TopicPartition]*ledger{ledgerTP: l})
+	return encodeSnapshot(map[TopicPartition]*ledger{ledgerTP: l}, nil)
 }
 
 func restored(t interface{ Fatalf(string, ...any) }, b []byte) *ledger {
-	ledgers, err := decodeLedgers(b)
+	ledgers, _, err := decodeSnapshot(b)
 	if err != nil {
 		t.Fatalf("restore: %v", err)
 	}

@@ -1,6 +1,7 @@
 package bridge
 
 import (
+	"errors"
 	"fmt"
 )
 
@@ -12,8 +13,8 @@ type MalformedEntryError struct{ Err error }
 func (e *MalformedEntryError) Error() string { return "malformed Raft entry: " + e.Err.Error() }
 func (e *MalformedEntryError) Unwrap() error { return e.Err }
 
-// Apply implements StateMachine: it stamps the records of an entry and puts them into the cache. The
-// result is a []opResult, one for each operation, or *MalformedEntryError.
+// Apply implements StateMachine: it stamps the records of an entry and puts them into the cache, or takes in
+// revocations. The result is a []opResult, one for each operation, or *MalformedEntryError.
 func (b *Bridge) Apply(group GroupID, term Term, index uint64, entry []byte) any {
 	ops, err := decodeEntry(entry)
 	if err != nil {
@@ -22,6 +23,10 @@ func (b *Bridge) Apply(group GroupID, term Term, index uint64, entry []byte) any
 	}
 	results := make([]opResult, len(ops))
 	for i, o := range ops {
+		if o, ok := o.(*revokeOp); ok {
+			results[i] = b.applyRevoke(group, o)
+			continue
+		}
 		tp := opTP(o)
 		_, starts := o.(*startOp)
 		p := b.partition(group, tp, starts)
@@ -100,15 +105,26 @@ func (b *Bridge) Snapshot(group GroupID) ([]byte, error) {
 			ledgers[p.tp] = &p.ledger
 		}
 	}
-	return encodeLedgers(ledgers), nil
+	if group != revocationGroup {
+		return encodeSnapshot(ledgers, nil), nil
+	}
+	b.revoked.mu.RLock()
+	defer b.revoked.mu.RUnlock()
+	return encodeSnapshot(ledgers, b.revoked.set), nil
 }
 
 // Restore implements StateMachine. Partitions that the snapshot brings to a starting node are filled
 // from Kafka; on a running node that had fallen behind they start empty at their heads.
 func (b *Bridge) Restore(group GroupID, snapshot []byte) error {
-	ledgers, err := decodeLedgers(snapshot)
+	ledgers, revoked, err := decodeSnapshot(snapshot)
+	if err == nil && group != revocationGroup && len(revoked) > 0 {
+		err = errors.New("it has revocations, which are kept elsewhere")
+	}
 	if err != nil {
 		return fmt.Errorf("restore group %d: %w", group, err)
+	}
+	if group == revocationGroup {
+		b.restoreRevocations(revoked)
 	}
 	fill := b.starting.Load()
 	for tp, l := range ledgers {

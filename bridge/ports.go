@@ -172,6 +172,9 @@ type Replicator interface {
 	Propose(group GroupID, entry []byte) Future
 	// Leader is the group's leader as far as this node knows.
 	Leader(group GroupID) (node NodeID, ok bool)
+	// WithoutRevocations are the nodes that are there and whose builds do not know of revocations: they would
+	// leave out an entry that has some, and have another state from then on.
+	WithoutRevocations() []NodeID
 }
 
 // Future is a proposal on its way.
@@ -201,6 +204,8 @@ type Peers interface {
 	Publish(ctx context.Context, node NodeID, tp TopicPartition, req PublishRequest) (PublishResult, error)
 	// Head asks the coordinator for the head of a partition.
 	Head(ctx context.Context, node NodeID, tp TopicPartition) (Position, error)
+	// Revoke forwards a revocation to the node that leads group 0. Errors are those of Bridge.LocalRevoke.
+	Revoke(ctx context.Context, node NodeID, r Revocation) error
 	// Status asks a node for its status.
 	Status(ctx context.Context, node NodeID) (NodeStatus, error)
 }

@@ -7,20 +7,32 @@ import (
 	"strings"
 )
 
-// snapshotFormat is the first byte of a group's snapshot. Format 1: count, then for each partition by
+// The first byte of a group's snapshot is its format. Format 1: count, then for each partition by
 // name its ledger: tp, topic id, partitions, partitions at its start, scattered, term, epochs, leader epochs,
-// message ids, dropped offsets.
-const snapshotFormat = 1
+// message ids, dropped offsets. Format 2: the same, then the revocations (revocations_codec.go).
+//
+// A group that has no revocations is written in format 1, as builds that know of none write and read it. Nodes that have
+// some do not go together with those builds (replication/version.go), so that these never get the other.
+const (
+	snapshotFormat      = 1
+	snapshotRevocations = 2
+)
 
-// encodeLedgers returns the snapshot of a group. Its size is a few dozen bytes a partition, and up to
-// 24 bytes for each message id that the partition remembers.
-func encodeLedgers(ledgers map[TopicPartition]*ledger) []byte {
+// encodeSnapshot returns the snapshot of a group. Its size is a few dozen bytes a partition, and up to
+// 24 bytes for each message id that the partition remembers; a revocation takes what its texts take and some 15 bytes.
+func encodeSnapshot(ledgers map[TopicPartition]*ledger, revoked revocationSet) []byte {
+	if len(revoked) == 0 {
+		return encodeLedgers([]byte{snapshotFormat}, ledgers)
+	}
+	return appendRevocations(encodeLedgers([]byte{snapshotRevocations}, ledgers), revoked.list())
+}
+
+func encodeLedgers(b []byte, ledgers map[TopicPartition]*ledger) []byte {
 	tps := make([]TopicPartition, 0, len(ledgers))
 	for tp := range ledgers {
 		tps = append(tps, tp)
 	}
 	slices.SortFunc(tps, compareTP) // the same state gives the same bytes
-	b := []byte{snapshotFormat}
 	b = binary.AppendUvarint(b, uint64(len(tps)))
 	for _, tp := range tps {
 		b = ledgers[tp].appendTo(appendTP(b, tp))
@@ -55,11 +67,12 @@ func (l *ledger) appendTo(b []byte) []byte {
 	return b
 }
 
-// decodeLedgers reads what encodeLedgers wrote.
-func decodeLedgers(b []byte) (map[TopicPartition]*ledger, error) {
+// decodeSnapshot reads what encodeSnapshot wrote.
+func decodeSnapshot(b []byte) (map[TopicPartition]*ledger, revocationSet, error) {
 	r := &reader{b: b}
-	if f := r.byte(); r.err == nil && f != snapshotFormat {
-		return nil, fmt.Errorf("snapshot of format %d: this build reads format %d", f, snapshotFormat)
+	format := r.byte()
+	if r.err == nil && format != snapshotFormat && format != snapshotRevocations {
+		return nil, nil, fmt.Errorf("snapshot of format %d: this build reads formats %d and %d", format, snapshotFormat, snapshotRevocations)
 	}
 	const minLedger = 24
 	n := r.count(minLedger)
@@ -71,14 +84,18 @@ func decodeLedgers(b []byte) (map[TopicPartition]*ledger, error) {
 			break
 		}
 		if _, twice := ledgers[tp]; twice {
-			return nil, fmt.Errorf("snapshot: %v is there twice", tp)
+			return nil, nil, fmt.Errorf("snapshot: %v is there twice", tp)
 		}
 		ledgers[tp] = l
 	}
-	if err := r.done("snapshot"); err != nil {
-		return nil, err
+	var revoked revocationSet
+	if format == snapshotRevocations {
+		revoked = r.revocationSet()
 	}
-	return ledgers, nil
+	if err := r.done("snapshot"); err != nil {
+		return nil, nil, err
+	}
+	return ledgers, revoked, nil
 }
 
 func (r *reader) ledger() *ledger {
