@@ -91,8 +91,11 @@ func (m *toy) leading(g bridge.GroupID) bool {
 // stubService answers calls with its functions.
 type stubService struct {
 	publish func(context.Context, bridge.TopicPartition, bridge.PublishRequest) (bridge.PublishResult, error)
+	revoke  func(context.Context, bridge.Revocation) error
 	node    bridge.NodeID
 }
+
+func (s *stubService) Revoke(ctx context.Context, r bridge.Revocation) error { return s.revoke(ctx, r) }
 
 func (s *stubService) Publish(ctx context.Context, tp bridge.TopicPartition, r bridge.PublishRequest) (bridge.PublishResult, error) {
 	if s.publish == nil {

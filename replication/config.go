@@ -78,6 +78,10 @@ type Config struct {
 	// Nil: every node is as good as another.
 	Fit func(bridge.GroupID) bool
 
+	// HasRevocations says whether the machine holds revocations now: then nodes whose builds do not know of
+	// them are left out. It is asked by any goroutine and returns at once. Nil: it never does.
+	HasRevocations func() bool
+
 	// HeartbeatTimeout is how long a follower waits for its leader before it asks for an election
 	// (and a candidate for votes). Deaths that close a connection are noticed at once whatever it is;
 	// it covers silent ones. Default 1.5 s: a silent death is noticed, by Silence and by seven tenths of

@@ -23,6 +23,8 @@ type PeerService interface {
 	Publish(ctx context.Context, tp bridge.TopicPartition, req bridge.PublishRequest) (bridge.PublishResult, error)
 	// Head tells the head of a partition that this node coordinates.
 	Head(ctx context.Context, tp bridge.TopicPartition) (bridge.Position, error)
+	// Revoke has this node, which leads group 0, revoke tokens; bridge.Bridge.LocalRevoke says how.
+	Revoke(ctx context.Context, r bridge.Revocation) error
 	// Status tells what the node says of itself.
 	Status(ctx context.Context) (bridge.NodeStatus, error)
 }
@@ -46,6 +48,7 @@ func newGRPCServer(n *Node) *grpc.Server {
 	)
 	peerpb.RegisterPeerServer(s, &peerServer{n: n})
 	peerpb.RegisterMembersServer(s, &membersServer{n: n})
+	peerpb.RegisterRevocationsServer(s, &revocationsServer{n: n})
 	return s
 }
 

@@ -15,17 +15,24 @@ import (
 //	wire   what goes over the cluster port: preface, liveness, gRPC, Raft's messages.
 //	       1: the builds before there was this list; their hello does not say anything of it.
 //	       2: connections may name whom they are for (preface.go), the calls of peerpb.Members.
+//	       3: revocations: the calls of peerpb.Revocations, their entries and their snapshots.
 //	entry, snapshot   what goes into Raft's log and its snapshots (bridge/entry.go, snapshot.go).
 //
 // Two nodes go together when each understands what the other sends. A node that meets one with which it does
 // not go together says so, and then treats it as one that is not there: it does not call it, does not count it
 // among the living, and sends it no message of Raft.
+//
+// A build that does not know of revocations leaves an entry with some out, and cannot read a snapshot with some. So
+// none are made while such a node is there (revoke.go), and a node that has some goes together with no such build: it
+// says revocationsWire as its oldest. When they have all expired it does again.
 const (
-	wireVersion = 2
+	wireVersion = 3
 	// oldestWire is the oldest that this build goes together with.
 	oldestWire = 1
 	// addressedWire is the first that knows addressed connections.
 	addressedWire = 2
+	// revocationsWire is the first that knows revocations.
+	revocationsWire = 3
 	// maxHello bounds what a node says of itself, in bytes of JSON.
 	maxHello = 16 << 10
 )
@@ -51,7 +58,7 @@ func oldGreeting() greeting {
 	return greeting{Version: "a build before versions were told", Wire: 1, OldestWire: 1, Entry: 1, Snapshot: 1}
 }
 
-// newGreeting is what this node's configuration makes of it.
+// newGreeting is what this node's configuration makes of it, now.
 func newGreeting(cfg Config) greeting {
 	g := greeting{
 		Version: cfg.Version, Wire: wireVersion, OldestWire: oldestWire,
@@ -61,6 +68,9 @@ func newGreeting(cfg Config) greeting {
 		g.Peers = append(g.Peers, p.ID)
 	}
 	slices.Sort(g.Peers)
+	if cfg.HasRevocations != nil && cfg.HasRevocations() {
+		g.OldestWire = max(g.OldestWire, revocationsWire)
+	}
 	return g
 }
 

@@ -97,7 +97,7 @@ func TestIncompatibleNodeIsLeftOut(t *testing.T) {
 	lines := make(chan string, 100)
 	w, deaths := watch(t, p, zerolog.New(writerFunc(func(b []byte) { lines <- string(b) })))
 	log.WriteString(<-lines)
-	for _, part := range []string{`"level":"error"`, "wire version 2 (down to 1) here, 9 (down to 8) there", "v9.9.9", "v12.0.0"} {
+	for _, part := range []string{`"level":"error"`, "wire version 3 (down to 1) here, 9 (down to 8) there", "v9.9.9", "v12.0.0"} {
 		if !strings.Contains(log.String(), part) {
 			t.Errorf("the log does not say %s: %s", part, log.String())
 		}
