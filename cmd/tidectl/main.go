@@ -1,6 +1,6 @@
 // Command tidectl subscribes to, publishes to and looks at a Tidewire cluster.
 //
-// It is built on clients/go and on the nodes' /status and /members; verify and bench have clients of their own, apart
+// It is built on clients/go and on the nodes' /status, /members and /admin/revoke; verify and bench have clients of their own, apart
 // from clients/go.
 // Exit codes: 0 done (also when ended by Ctrl-C), 1 failed, 2 wrong usage.
 package main
@@ -46,6 +46,7 @@ const usage = `tidectl looks at and talks to a Tidewire cluster.
   tidectl pub SUBJECT [VALUE | -]   publish one value, or each line of standard input
   tidectl status                    show nodes, groups and partitions
   tidectl members                   show the nodes that make up the cluster, add and remove some
+  tidectl revoke                    take tokens back, show what was taken back
   tidectl verify                    load a cluster and check that it keeps its promises
   tidectl bench                     measure a cluster, or Tidewire on this machine
 
@@ -75,6 +76,8 @@ func run(ctx context.Context, args []string, e env) int {
 		err = runStatus(ctx, args[1:], e)
 	case "members":
 		err = runMembers(ctx, args[1:], e)
+	case "revoke":
+		err = runRevoke(ctx, args[1:], e)
 	case "verify":
 		err = runVerify(ctx, args[1:], e)
 	case "bench":
@@ -83,7 +86,7 @@ func run(ctx context.Context, args []string, e env) int {
 		fmt.Fprint(e.out, usage)
 		return exitOK
 	default:
-		err = fmt.Errorf("%w: there is no command %q: use sub, pub, status, members, verify or bench", errUsage, name)
+		err = fmt.Errorf("%w: there is no command %q: use sub, pub, status, members, revoke, verify or bench", errUsage, name)
 	}
 	switch {
 	case err == nil || errors.Is(err, flag.ErrHelp):

@@ -120,7 +120,8 @@ func (m *membersCall) ask(ctx context.Context, method, path string, body []byte)
 		case http.StatusOK:
 			return resp, nil
 		case http.StatusServiceUnavailable, http.StatusNotFound, http.StatusMethodNotAllowed:
-			err = fmt.Errorf("%s: HTTP %s (it is starting, or its build is too old for this)", addr, resp.Status)
+			text, _ := io.ReadAll(io.LimitReader(resp.Body, 4096))
+			err = fmt.Errorf("%s: HTTP %s: %s (it is starting, or has no majority, or its build is too old for this)", addr, resp.Status, strings.TrimSpace(string(text)))
 		default:
 			text, _ := io.ReadAll(io.LimitReader(resp.Body, 4096))
 			_ = resp.Body.Close()

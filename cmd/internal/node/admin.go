@@ -25,7 +25,7 @@ func (n *Node) adminHandler() http.Handler {
 			http.Redirect(w, r, "/console/", http.StatusSeeOther)
 			return
 		}
-		fmt.Fprintf(w, "tidewire %s, node %s\n\n/console/  the cluster, its rates and sessions, to look at in a browser\n/healthz   the process lives\n/readyz    it can serve\n/status    what it knows (?cluster=true: all nodes)\n/sessions  its clients, the furthest behind first\n/members   who belongs to the cluster\n/metrics   for Prometheus\n/debug/pprof/  profiles, for go tool pprof\n", Version(), n.cfg.NodeID)
+		fmt.Fprintf(w, "tidewire %s, node %s\n\n/console/  the cluster, its rates and sessions, to look at in a browser\n/healthz   the process lives\n/readyz    it can serve\n/status    what it knows (?cluster=true: all nodes)\n/sessions  its clients, the furthest behind first\n/members   who belongs to the cluster\n/metrics   for Prometheus\n/debug/pprof/  profiles, for go tool pprof\n/admin/revocations  tokens that were taken back\n", Version(), n.cfg.NodeID)
 	})
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
@@ -44,6 +44,7 @@ func (n *Node) adminHandler() http.Handler {
 		writeJSON(w, n.Status())
 	})
 	n.membersRoutes(mux)
+	n.revokeRoutes(mux)
 	n.consoleRoutes(mux)
 	n.profileRoutes(mux)
 	return mux
@@ -142,6 +143,11 @@ func (s *peerService) Publish(ctx context.Context, tp bridge.TopicPartition, req
 // Head tells the head of a partition that this node coordinates.
 func (s *peerService) Head(ctx context.Context, tp bridge.TopicPartition) (bridge.Position, error) {
 	return s.bridge.LocalHead(ctx, tp)
+}
+
+// Revoke revokes tokens, as the leader of group 0.
+func (s *peerService) Revoke(ctx context.Context, r bridge.Revocation) error {
+	return s.bridge.LocalRevoke(ctx, r)
 }
 
 // Status tells what this node says of itself.

@@ -66,6 +66,12 @@ func (m *metrics) watchCache(store *cache.Store) {
 	gauge("tidewire_cache_records", "Records in the cache.", func(s cache.Stats) float64 { return float64(s.Records) })
 }
 
+// watchRevocations adds how many tokens and subjects are revoked.
+func (m *metrics) watchRevocations(b *bridge.Bridge) {
+	m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "tidewire_revocations",
+		Help: "Revocations of tokens that this node has applied and that have not expired."}, func() float64 { return float64(b.RevocationCount()) }))
+}
+
 // watchReplication adds what replication says of itself.
 func (m *metrics) watchReplication(r *replication.Node) {
 	m.registry.MustRegister(

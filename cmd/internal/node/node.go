@@ -180,6 +180,7 @@ func (n *Node) build() error {
 	if err != nil {
 		return err
 	}
+	n.metrics.watchRevocations(n.bridge)
 	n.store.OnAppend(n.edge.LogAppended)
 	n.bridge.OnTopics(n.edge.TopicsChanged)
 	return nil
@@ -232,6 +233,7 @@ func (n *Node) Run(ctx context.Context) error {
 		NodeID: n.cfg.NodeID, Version: Version(), Listener: n.cluster, Advertise: n.cfg.ClusterAdvertise, Peers: n.cfg.Peers,
 		Security: n.security, Insecure: n.cfg.ClusterInsecure,
 		Groups: n.cfg.Groups, Dir: n.cfg.DataDir, Log: n.log, Machine: n.bridge, Service: (*peerService)(n), Fit: n.reach.Fit,
+		HasRevocations: func() bool { return n.bridge.RevocationCount() > 0 },
 	})
 	if err != nil {
 		n.Close()
