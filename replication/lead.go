@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -21,6 +22,7 @@ type lead struct {
 	wg     sync.WaitGroup
 
 	changes counter
+	running atomic.Bool // StateMachine.Lead is
 }
 
 func newLead(g *group) *lead {
@@ -105,6 +107,8 @@ func (l *lead) role(ctx context.Context, term bridge.Term) {
 	}
 	log := l.g.node.log
 	log.Info().Uint16("group", uint16(l.g.id)).Uint64("term", uint64(term)).Msg("leads")
+	l.running.Store(true)
 	l.g.node.cfg.Machine.Lead(ctx, l.g.id, term)
+	l.running.Store(false)
 	log.Info().Uint16("group", uint16(l.g.id)).Uint64("term", uint64(term)).Msg("leads no longer")
 }

@@ -308,6 +308,27 @@ func (n *Node) behind(g *group) string {
 	return ""
 }
 
+// UpToDate says whether this node's machine has all that was committed in a group when its leader was asked last, at
+// most viewAge ago and not before this node began; but for what it is taking in at this moment. It asks more than
+// CaughtUp, which goes by what the leader had applied: when all nodes start, a leader has applied nothing yet of what it
+// has in its log. False also where no leader is known.
+func (n *Node) UpToDate(id bridge.GroupID) bool {
+	g := n.groups[id]
+	leader, ok := g.leader()
+	if !ok {
+		return false
+	}
+	if leader == n.cfg.NodeID {
+		return g.lead.running.Load() // which follows a barrier
+	}
+	v, ok := n.views.get(leader)
+	if !ok || int(id) >= len(v.groups) {
+		return false
+	}
+	s := v.groups[id]
+	return s.Leader == leader && g.raft.AppliedIndex() >= s.Last
+}
+
 // Addr is where the node listens.
 func (n *Node) Addr() net.Addr { return n.mux.ln.Addr() }
 

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/hashicorp/raft"
 	"github.com/rs/zerolog"
 
 	"github.com/tidewire/tidewire/bridge"
@@ -114,4 +115,56 @@ func TestBuildsWithoutRevocations(t *testing.T) {
 	}
 	c.stop(1, 0)
 	eventually(t, 10*time.Second, "a node that is away keeps nobody from revoking", func() bool { return len(n.WithoutRevocations()) == 0 })
+}
+
+// A node that begins is not up to date by what it finds on its disk: somebody must have told it what is committed.
+func TestUpToDate(t *testing.T) {
+	c := newCluster(t, 3, 1)
+	c.propose(0, "a")
+	c.waitSame(0, 1)
+	all := func() bool {
+		for _, n := range c.nodes {
+			if !n.UpToDate(0) {
+				return false
+			}
+		}
+		return true
+	}
+	eventually(t, 10*time.Second, "all nodes are up to date", all)
+	l := c.waitLeader(0)
+	f := c.nodes[(l+1)%3]
+	v, ok := f.views.get(c.peers[l].ID)
+	if !ok {
+		t.Fatal("the leader was not heard from")
+	}
+	behind := func(what string, change func(*standing)) {
+		t.Helper()
+		eventually(t, 10*time.Second, what, func() bool { // views come in between
+			w := v
+			w.at, w.groups = time.Now(), slices.Clone(v.groups)
+			change(&w.groups[0])
+			f.views.set(c.peers[l].ID, w)
+			return !f.UpToDate(0)
+		})
+	}
+	// Its leader has it in its log, and has not applied it yet, as after a start of all nodes.
+	behind("a node lacks what its leader has in its log", func(s *standing) { s.Last += 1000 })
+	behind("who did not lead when it was asked says nothing", func(s *standing) { s.Leader = "n9" })
+	eventually(t, 10*time.Second, "all nodes are up to date again", all)
+
+	for i := range c.nodes {
+		c.stop(i, 0)
+	}
+	c.start(0)
+	// It has its log, and stands for election in vain.
+	eventually(t, 10*time.Second, "it has noticed that it is alone", func() bool { return c.nodes[0].groups[0].raft.State() == raft.Candidate })
+	if c.nodes[0].UpToDate(0) {
+		t.Error("a node that is alone is up to date")
+	}
+	c.start(1)
+	c.start(2)
+	eventually(t, 20*time.Second, "all nodes are up to date after a start", all)
+	for i := range c.nodes {
+		eventually(t, 10*time.Second, "what they were taking in", func() bool { return len(c.toys[i].applied(0)) > 0 })
+	}
 }
