@@ -92,7 +92,7 @@ func (b *Bridge) Lead(ctx context.Context, group GroupID, term Term) {
 
 	var wg sync.WaitGroup
 	wg.Go(l.settle)
-	if group == revocationGroup {
+	if group == RevocationGroup {
 		wg.Go(func() { b.expireRevocations(ctx) })
 	}
 	l.run()

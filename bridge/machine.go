@@ -105,7 +105,7 @@ func (b *Bridge) Snapshot(group GroupID) ([]byte, error) {
 			ledgers[p.tp] = &p.ledger
 		}
 	}
-	if group != revocationGroup {
+	if group != RevocationGroup {
 		return encodeSnapshot(ledgers, nil), nil
 	}
 	b.revoked.mu.RLock()
@@ -117,13 +117,13 @@ func (b *Bridge) Snapshot(group GroupID) ([]byte, error) {
 // from Kafka; on a running node that had fallen behind they start empty at their heads.
 func (b *Bridge) Restore(group GroupID, snapshot []byte) error {
 	ledgers, revoked, err := decodeSnapshot(snapshot)
-	if err == nil && group != revocationGroup && len(revoked) > 0 {
+	if err == nil && group != RevocationGroup && len(revoked) > 0 {
 		err = errors.New("it has revocations, which are kept elsewhere")
 	}
 	if err != nil {
 		return fmt.Errorf("restore group %d: %w", group, err)
 	}
-	if group == revocationGroup {
+	if group == RevocationGroup {
 		b.restoreRevocations(revoked)
 	}
 	fill := b.starting.Load()

@@ -12,8 +12,8 @@ import (
 // after any restart. Whoever is asked for one has the leader of that group propose it, and answers when it is
 // committed. Each node compares tokens with the set as it has applied it.
 
-// revocationGroup is the Raft group that holds the revocations. Every cluster has it.
-const revocationGroup GroupID = 0
+// RevocationGroup is the Raft group that holds the revocations. Every cluster has it.
+const RevocationGroup GroupID = 0
 
 const (
 	// revokeTimeout bounds a revocation from the call to its answer.
@@ -82,10 +82,10 @@ func (b *Bridge) Revoke(ctx context.Context, r Revocation) error {
 }
 
 func (b *Bridge) revokeOnce(ctx context.Context, r Revocation) error {
-	node, ok := b.cfg.Replicator.Leader(revocationGroup)
+	node, ok := b.cfg.Replicator.Leader(RevocationGroup)
 	switch {
 	case !ok:
-		return fmt.Errorf("group %d has no leader: %w", revocationGroup, ErrNotCoordinator)
+		return fmt.Errorf("group %d has no leader: %w", RevocationGroup, ErrNotCoordinator)
 	case node == b.cfg.Node:
 		return b.LocalRevoke(ctx, r)
 	}
@@ -98,7 +98,7 @@ func (b *Bridge) LocalRevoke(ctx context.Context, r Revocation) error {
 	if err := r.Validate(); err != nil {
 		return err
 	}
-	if b.lead(revocationGroup) == nil {
+	if b.lead(RevocationGroup) == nil {
 		return ErrNotCoordinator
 	}
 	if old := b.cfg.Replicator.WithoutRevocations(); len(old) > 0 {
@@ -112,7 +112,7 @@ func (b *Bridge) proposeRevoke(ctx context.Context, o *revokeOp) error {
 		return unavailable(err)
 	}
 	// The wait ends with the leadership at the latest, which ends when the majority or this node's disk is away.
-	res, err := b.cfg.Replicator.Propose(revocationGroup, o.appendTo(newEntry(512))).Wait()
+	res, err := b.cfg.Replicator.Propose(RevocationGroup, o.appendTo(newEntry(512))).Wait()
 	if err != nil {
 		return err
 	}
@@ -145,7 +145,7 @@ func (b *Bridge) expireRevocations(ctx context.Context) {
 
 // applyRevoke carries out a committed operation.
 func (b *Bridge) applyRevoke(group GroupID, o *revokeOp) opResult {
-	if group != revocationGroup { // nobody proposes that
+	if group != RevocationGroup { // nobody proposes that
 		return opResult{Refused: true}
 	}
 	b.revoked.mu.Lock()
