@@ -44,8 +44,14 @@ func (v *Verifier) identity(token string, claims jwt.MapClaims) (*auth.Identity,
 	if expires != nil && expires.Before(farFuture) {
 		id.Expires = expires.Add(v.cfg.Leeway)
 	}
-	if limit := v.cfg.MaxLifetime; limit > 0 && (id.Expires.IsZero() || time.Until(id.Expires) > limit+v.cfg.Leeway) {
-		return nil, refused("the token expires later than in %v, which is the most that is taken (TIDEWIRE_AUTH_MAX_LIFETIME)", limit)
+	// From its issue where it says that, else from now. Were it from now always, a token that lives for a year would
+	// be taken in its last days, when nobody remembers any more that it was revoked.
+	begun := time.Now()
+	if !id.IssuedAt.IsZero() && id.IssuedAt.Before(begun) {
+		begun = id.IssuedAt
+	}
+	if limit := v.cfg.MaxLifetime; limit > 0 && (id.Expires.IsZero() || id.Expires.Sub(begun) > limit+v.cfg.Leeway) {
+		return nil, refused("the token lives longer than %v, which is the most that is taken (TIDEWIRE_AUTH_MAX_LIFETIME)", limit)
 	}
 	if err := v.rights(id, claims); err != nil {
 		return nil, err

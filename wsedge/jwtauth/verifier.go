@@ -39,7 +39,8 @@ type Config struct {
 	Issuer     string        // the claim iss; empty: any
 	Audience   []string      // one of which is in the claim aud; empty: any
 	Leeway     time.Duration // between the issuer's clock and ours
-	// MaxLifetime is how far away a token's end may be; one that has none is refused. 0: any, also none.
+	// MaxLifetime is how long a token may live from its issue, or from now if it does not say when that was; one that has
+	// no end is refused. 0: any, also none.
 	MaxLifetime time.Duration
 	// Claim is where the rights are: {"sub":["/topic/*"],"pub":["/topic/key"]}.
 	Claim string

@@ -266,6 +266,9 @@ func TestClaims(t *testing.T) {
 		{"nbf", in(2 * time.Second), ""},
 		{"iat", in(time.Minute), "not valid yet"},
 		{"iat", nil, ""},
+		{"iat", in(-58 * time.Minute), ""},                           // it lives for 59
+		{"iat", in(-60 * time.Minute), "TIDEWIRE_AUTH_MAX_LIFETIME"}, // 61, of which it has one left
+		{"iat", 0, "TIDEWIRE_AUTH_MAX_LIFETIME"},
 		{"iss", "https://evil.example", "issuer"},
 		{"iss", nil, "claim"},
 		{"aud", "edge", ""},
