@@ -19,6 +19,7 @@ import (
 	"github.com/tidewire/tidewire/kafkaio"
 	"github.com/tidewire/tidewire/kafkaio/kafkatest"
 	"github.com/tidewire/tidewire/replication"
+	"github.com/tidewire/tidewire/wsedge/jwtauth"
 	"github.com/twmb/franz-go/pkg/kfake"
 )
 
@@ -27,6 +28,7 @@ type nodes struct {
 	t       *testing.T
 	brokers []string
 	topic   string
+	auth    *jwtauth.Config // nil: nobody is asked for a token
 	running map[string]*runningNode
 }
 
@@ -63,6 +65,7 @@ func (c *nodes) start(self replication.Peer, peers []replication.Peer) {
 	cfg.DataDir = filepath.Join(c.t.TempDir(), "data")
 	cfg.KafkaBrokers, cfg.Topics, cfg.PublishTopics, cfg.KafkaGroupID = c.brokers, selectors, selectors, "members-"+c.topic
 	cfg.CacheBytes = 64 << 20
+	cfg.Auth = c.auth
 	n, err := node.New(cfg)
 	if err != nil {
 		c.t.Fatal(err)

@@ -13,11 +13,13 @@ import (
 
 	"github.com/tidewire/tidewire/kafkaio/kafkatest"
 	"github.com/tidewire/tidewire/replication"
+	"github.com/tidewire/tidewire/wsedge/jwtauth"
 )
 
 // Tokens are revoked through the admin port of a real node, and listed.
 func TestRevokeOnARealNode(t *testing.T) {
 	c := &nodes{t: t, topic: "chat", running: map[string]*runningNode{}}
+	c.auth = &jwtauth.Config{Secret: func() []byte { return make([]byte, 32) }, Claim: "tidewire", MaxLifetime: time.Hour}
 	c.brokers = kafkatest.Fake(t, kfake.SeedTopics(1, c.topic)).Brokers()
 	self := peer(t, "n1")
 	c.start(self, []replication.Peer{self})

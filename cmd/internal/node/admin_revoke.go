@@ -80,6 +80,10 @@ func revocationStatus(r bridge.Revocation) RevocationStatus {
 
 // revoke answers POST /admin/revoke.
 func (n *Node) revoke(w http.ResponseWriter, r *http.Request) {
+	if n.cfg.Auth == nil {
+		http.Error(w, "this node asks nobody for a token (TIDEWIRE_AUTH=none): there is nothing to revoke", http.StatusConflict)
+		return
+	}
 	if kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || kind != "application/json" {
 		http.Error(w, "want a body of application/json", http.StatusUnsupportedMediaType)
 		return
@@ -128,7 +132,7 @@ func (n *Node) revoke(w http.ResponseWriter, r *http.Request) {
 	writeJSON(w, RevokeAnswer{Committed: true, RevocationStatus: revocationStatus(revocation)})
 }
 
-// revocation makes one of what was asked for at a time.
+// revocation makes one of what was asked for at a time, where tokens are asked for.
 func (n *Node) revocation(req RevokeRequest, now time.Time) (bridge.Revocation, error) {
 	r := bridge.Revocation{By: bridge.BySubject, Value: req.Subject, Reason: req.Reason}
 	if req.TokenID != "" {
@@ -137,9 +141,11 @@ func (n *Node) revocation(req RevokeRequest, now time.Time) (bridge.Revocation, 
 	if (req.Subject == "") == (req.TokenID == "") {
 		return r, errors.New(`name whose tokens to revoke: "subject" or "token_id", one of them`)
 	}
-	// The clock of whoever issues tokens may be ahead of this one, by no more than is forgiven when a token is verified.
-	r.At = now.Add(n.tokenLeeway()).UnixMilli()
-	r.Until = r.At + n.tokenLifetime().Milliseconds()
+	// The clock of whoever issues tokens may be ahead of this one, by no more than is forgiven when a token is verified;
+	// and by as much a token is taken after it has expired.
+	leeway := n.cfg.Auth.Leeway
+	r.At = now.Add(leeway).UnixMilli()
+	r.Until = r.At + (n.tokenLifetime() + leeway + clockSlack).Milliseconds()
 	if req.Expires != 0 {
 		if req.Expires <= r.At {
 			return r, fmt.Errorf("expires=%d is over: want unix milliseconds, such as %d", req.Expires, r.Until)
@@ -149,6 +155,17 @@ func (n *Node) revocation(req RevokeRequest, now time.Time) (bridge.Revocation, 
 	return r, r.Validate()
 }
 
-// tokenLeeway is by how much clocks may differ where tokens are verified, tokenLifetime how long tokens may live.
-func (n *Node) tokenLeeway() time.Duration   { return 0 }
-func (n *Node) tokenLifetime() time.Duration { return 720 * time.Hour }
+// clockSlack is how much longer than it need be a revocation is kept: the clock of the node that lets it leave may be
+// ahead of one that still takes the token.
+const clockSlack = time.Minute
+
+// foreverKept is how long a revocation is kept where tokens may live as long as they like.
+const foreverKept = 10 * 365 * 24 * time.Hour
+
+// tokenLifetime is how long tokens may live.
+func (n *Node) tokenLifetime() time.Duration {
+	if limit := n.cfg.Auth.MaxLifetime; limit > 0 {
+		return limit
+	}
+	return foreverKept
+}

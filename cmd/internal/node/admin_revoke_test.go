@@ -54,7 +54,7 @@ func (a *aNode) revocations(t *testing.T) (names []string) {
 func TestRevokeIsAskedForProperly(t *testing.T) {
 	t.Parallel()
 	k := &aKafka{brokers: kafkatest.Fake(t).Brokers()}
-	c := startCluster(t, k, 1, k.topic(t, 1, nil), nil)
+	c := startCluster(t, k, 1, k.topic(t, 1, nil), withTokens)
 	a := c.nodes[0]
 	own := "http://" + a.node.AdminAddr()
 	for name, r := range map[string]struct {
@@ -86,6 +86,10 @@ func TestRevokeIsAskedForProperly(t *testing.T) {
 			t.Errorf("%s: %d %q, want %d and %q", name, code, body, r.code, r.says)
 		}
 	}
+	open := startCluster(t, k, 1, k.topic(t, 1, nil), nil)
+	if code, body := open.nodes[0].revoke(`{"subject":"a"}`); code != http.StatusConflict || !strings.Contains(body, "TIDEWIRE_AUTH=none") {
+		t.Errorf("where there are no tokens: %d %s", code, body)
+	}
 	if code, _ := a.ask("/admin/revoke"); code != http.StatusMethodNotAllowed {
 		t.Errorf("GET /admin/revoke: %d", code)
 	}
@@ -102,7 +106,7 @@ func TestRevokeIsAskedForProperly(t *testing.T) {
 func TestRevocationsAreOnAllNodes(t *testing.T) {
 	t.Parallel()
 	k := &aKafka{brokers: kafkatest.Fake(t).Brokers()}
-	c := startCluster(t, k, 3, k.topic(t, 1, nil), nil)
+	c := startCluster(t, k, 3, k.topic(t, 1, nil), withTokens)
 	want := func(when string, nodes []*aNode, names ...string) {
 		t.Helper()
 		for _, a := range nodes {

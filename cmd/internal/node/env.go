@@ -81,7 +81,7 @@ type env struct {
 	AuthJWTAudience   string `envconfig:"TIDEWIRE_AUTH_JWT_AUDIENCE" default:"" show:"any" desc:"of these, one must be in a token's claim aud"`
 	AuthJWTLeeway     string `envconfig:"TIDEWIRE_AUTH_JWT_LEEWAY" default:"5s" desc:"how far the issuer's clock may be from this node's"`
 	AuthJWTClaim      string `envconfig:"TIDEWIRE_AUTH_JWT_CLAIM" default:"tidewire" desc:"the claim that holds the rights"`
-	AuthMaxLifetime   string `envconfig:"TIDEWIRE_AUTH_MAX_LIFETIME" default:"720h" desc:"a token that expires later than this, or never, is refused; 0 takes any"`
+	AuthMaxLifetime   string `envconfig:"TIDEWIRE_AUTH_MAX_LIFETIME" default:"720h" desc:"a token that lives longer than this, or for ever, is refused, and a revocation is kept so long; 0 takes any"`
 	AnonymousSub      string `envconfig:"TIDEWIRE_ANONYMOUS_SUB" default:"" show:"none" desc:"with jwt: subjects and patterns that everybody may subscribe to, with or without a token"`
 	AnonymousPub      string `envconfig:"TIDEWIRE_ANONYMOUS_PUB" default:"" show:"none" desc:"the same for publishing"`
 

@@ -167,14 +167,14 @@ func (n *Node) build() error {
 		if n.verifier, err = jwtauth.New(*cfg.Auth); err != nil {
 			return err
 		}
-		tokens = n.verifier
+		tokens = &revocationsFirst{Authenticator: n.verifier, upToDate: n.knowsRevoked}
 	}
 	n.edge, err = wsedge.New(wsedge.Config{
 		TLS:     clientTLS,
 		Backend: n.bridge, Cache: n.store, Encoder: encoder,
 		Node: string(cfg.NodeID), Nodes: cfg.ClientNodes,
 		Heartbeat: cfg.Heartbeat, MaxFrameBytes: int64(cfg.MaxFrameBytes), AllowedOrigins: cfg.AllowedOrigins, Compression: cfg.Compression,
-		Auth: tokens, Anonymous: cfg.Anonymous,
+		Auth: tokens, Anonymous: cfg.Anonymous, Revoked: n.isRevoked,
 		HTTP: cfg.HTTP, Logger: cfg.Log, Registerer: n.metrics.registry,
 	})
 	if err != nil {
@@ -183,6 +183,7 @@ func (n *Node) build() error {
 	n.metrics.watchRevocations(n.bridge)
 	n.store.OnAppend(n.edge.LogAppended)
 	n.bridge.OnTopics(n.edge.TopicsChanged)
+	n.bridge.OnRevoked(n.endRevoked)
 	return nil
 }
 
