@@ -96,7 +96,7 @@ func Parse(text string) (Subject, error) {
 	}
 	topic, rest, keyed := strings.Cut(text[1:], "/")
 	if !validTopic(topic) {
-		return Subject{}, errors.New("a topic is 1 to 249 of the characters a-z A-Z 0-9 . _ -, and not . or ..")
+		return Subject{}, errors.New("a topic is 1 to 249 of the characters a-z A-Z 0-9 . _ - (neither . nor .. is one)")
 	}
 	if !keyed {
 		return Subject{Kind: NullKey, Topic: topic}, nil
