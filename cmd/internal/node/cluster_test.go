@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"sync"
 	"testing"
 	"time"
 
@@ -125,15 +126,15 @@ func startCluster(t *testing.T, k *aKafka, size int, topics string, change func(
 	if err != nil {
 		t.Fatal(err)
 	}
-	ports := freePorts(t, size)
+	ports := freePorts(t, 3*size) // a node that comes back listens where it did
 	var peers []replication.Peer
-	for i, port := range ports {
+	for i, port := range ports[:size] {
 		peers = append(peers, replication.Peer{ID: bridge.NodeID(fmt.Sprintf("n%d", i+1)), Addr: fmt.Sprintf("127.0.0.1:%d", port)})
 	}
 	for i := range size {
 		cfg := Defaults()
 		cfg.NodeID = peers[i].ID
-		cfg.Listen, cfg.AdminListen = "127.0.0.1:0", "127.0.0.1:0"
+		cfg.Listen, cfg.AdminListen = fmt.Sprintf("127.0.0.1:%d", ports[size+i]), fmt.Sprintf("127.0.0.1:%d", ports[2*size+i])
 		cfg.ClusterListen, cfg.ClusterAdvertise = peers[i].Addr, peers[i].Addr
 		if size > 1 {
 			cfg.Peers = peers
@@ -225,21 +226,32 @@ func eventually(t *testing.T, what string, cond func() bool) {
 }
 
 // freePorts returns ports below the range from which the system takes ports for outgoing connections,
-// so that none is taken before a node listens on it.
+// so that none is taken before a node listens on it, nor while it is stopped. No port is given to two tests.
 func freePorts(t *testing.T, n int) []int {
 	t.Helper()
+	portsGiven.Lock()
+	defer portsGiven.Unlock()
 	var ports []int
 	for len(ports) < n {
 		port := 15000 + rand.IntN(15000)
+		if portsGiven.to[port] {
+			continue
+		}
 		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
 		if err != nil {
 			continue
 		}
 		_ = l.Close()
+		portsGiven.to[port] = true
 		ports = append(ports, port)
 	}
 	return ports
 }
+
+var portsGiven = struct {
+	sync.Mutex
+	to map[int]bool
+}{to: map[int]bool{}}
 
 // testLog logs to the test's output when TIDEWIRE_TEST_LOG names a level, and nowhere otherwise.
 func testLog(t *testing.T, node string) zerolog.Logger {
