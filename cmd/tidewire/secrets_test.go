@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"compress/gzip"
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
@@ -22,6 +23,9 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/coder/websocket"
+	"github.com/golang-jwt/jwt/v5"
 
 	"github.com/tidewire/tidewire/cmd/internal/node"
 	"github.com/tidewire/tidewire/kafkaio/kafkatest"
@@ -113,10 +117,87 @@ func command(t *testing.T, env map[string]string, args ...string) *exec.Cmd {
 	return cmd
 }
 
+// What protects the other ports of every node that is run, and what its clients show.
+var (
+	clusterSecret = strings.Repeat("pl4nted clust3r/+s3cret ", 2)
+	tokenSecret   = strings.Repeat("pl4nted jwt/+s3cret ", 2)
+	goodToken     = signed(tokenSecret)
+	wrongToken    = signed("pl4nted other/+s3cret of somebody else")
+)
+
+// signed is a client's token, good for an hour.
+func signed(secret string) string {
+	t, err := jwt.NewWithClaims(jwt.SigningMethodHS256, jwt.MapClaims{
+		"sub": "pl4nted", "exp": time.Now().Add(time.Hour).Unix(), "tidewire": map[string]any{"sub": []string{"/x/*"}},
+	}).SignedString([]byte(secret))
+	if err != nil {
+		panic(err)
+	}
+	return t
+}
+
+// ask returns what is answered, headers included, unpacked.
+func ask(t *testing.T, address, token string) string {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, address, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if token != "" {
+		req.Header.Set("Authorization", "Bearer "+token)
+	}
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = res.Body.Close() }()
+	b, err := io.ReadAll(res.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if packed, err := gzip.NewReader(bytes.NewReader(b)); err == nil { // a profile
+		if b, err = io.ReadAll(packed); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return fmt.Sprint(res.Status, res.Header) + string(b)
+}
+
+// clients has clients show tokens, good and bad ones, over HTTP and over WebSocket.
+func (s said) clients(t *testing.T, addr string) {
+	t.Helper()
+	for name, token := range map[string]string{"a good token": goodToken, "a wrong one": wrongToken, "none": strings.ReplaceAll(wrongToken, ".", "-")} {
+		answer := ask(t, "http://"+addr+"/history/x/k", token)
+		if good := name == "a good token"; good == strings.HasPrefix(answer, "401") {
+			t.Errorf("%s over HTTP: %s", name, answer)
+		}
+		s[name+" over HTTP"] = answer
+		c, _, err := websocket.Dial(t.Context(), "ws://"+addr+"/ws", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := c.Write(t.Context(), websocket.MessageText, []byte(`{"op":"auth","id":1,"token":"`+token+`"}`)); err != nil {
+			t.Fatal(err)
+		}
+		for !strings.Contains(s[name+" over WebSocket"], `"id":1`) {
+			_, b, err := c.Read(t.Context())
+			s[name+" over WebSocket"] += string(b) + fmt.Sprint(err)
+			if err != nil {
+				break
+			}
+		}
+		_ = c.CloseNow()
+	}
+}
+
+// taken is in the log of a node that Kafka lets in.
+const taken = "joined the consumer group"
+
 // runUntil starts a node, waits until its log holds all of want, asks it whatever it answers, and stops it.
 func runUntil(t *testing.T, env map[string]string, want ...string) said {
 	t.Helper()
 	env["TIDEWIRE_LOG_LEVEL"], env["TIDEWIRE_DATA_DIR"] = "trace", t.TempDir()
+	env["TIDEWIRE_CLUSTER_SECRET"], env["TIDEWIRE_AUTH"], env["TIDEWIRE_AUTH_JWT_SECRET"] = clusterSecret, "jwt", tokenSecret
 	for _, name := range []string{"TIDEWIRE_LISTEN", "TIDEWIRE_ADMIN_LISTEN", "TIDEWIRE_CLUSTER_LISTEN"} {
 		ln, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
@@ -144,16 +225,15 @@ func runUntil(t *testing.T, env map[string]string, want ...string) said {
 			t.Fatalf("the log does not hold %q:\n%s", want, stderr.String())
 		}
 	}
+	if slices.Contains(want, taken) { // a node without Kafka keeps who asks for records waiting
+		out.clients(t, env["TIDEWIRE_LISTEN"])
+	}
 	for _, path := range []string{"/", "/healthz", "/readyz", "/status", "/status?cluster=true", "/sessions", "/members", "/metrics", "/console/",
-		"/debug/pprof/", "/debug/pprof/cmdline", "/debug/pprof/goroutine?debug=2", "/debug/vars", "/config"} {
+		"/debug/pprof/", "/debug/pprof/cmdline", "/debug/pprof/heap", "/debug/pprof/allocs", "/debug/pprof/goroutine", "/debug/pprof/goroutine?debug=2",
+		"/debug/pprof/mutex", "/debug/pprof/block", "/debug/pprof/threadcreate", "/debug/pprof/profile?seconds=1", "/debug/pprof/trace?seconds=1",
+		"/debug/vars", "/config"} {
 		for _, port := range []string{"TIDEWIRE_ADMIN_LISTEN", "TIDEWIRE_LISTEN"} {
-			res, err := http.Get("http://" + env[port] + path)
-			if err != nil {
-				t.Fatal(err)
-			}
-			b, _ := io.ReadAll(res.Body)
-			_ = res.Body.Close()
-			out[port+path] = fmt.Sprint(res.Header) + string(b)
+			out[port+path] = ask(t, "http://"+env[port]+path, "")
 		}
 	}
 	if b, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", cmd.Process.Pid)); err == nil {
@@ -190,7 +270,10 @@ func TestSecretsOfTheConfiguration(t *testing.T) {
 					for k, v := range given {
 						env[k] = v
 					}
-					for _, groups := range []string{"x", "8"} {
+					for _, groups := range []string{"x", "8"} { // with another problem, and without
+						if groups == "x" && mechanism != "PLAIN" {
+							continue
+						}
 						env["TIDEWIRE_GROUPS"] = groups
 						b, err := command(t, env, "config").CombinedOutput()
 						if err == nil && !strings.Contains(string(b), name) || len(b) == 0 {
@@ -230,7 +313,6 @@ func TestSecretsOfARunningNode(t *testing.T) {
 		}
 		return f
 	}
-	const taken = "joined the consumer group"
 	type set = map[string]string
 	password := func(mechanism, name, value string) set {
 		return set{"SASL_MECHANISM": mechanism, "SASL_USERNAME": k.Username, name: value}
@@ -239,9 +321,12 @@ func TestSecretsOfARunningNode(t *testing.T) {
 		return set{"SASL_MECHANISM": "OAUTHBEARER", "OAUTH_TOKEN_URL": endpoint.URL, "OAUTH_CLIENT_ID": "id", name: value}
 	}
 	bearer := func(name, value string) set { return set{"SASL_MECHANISM": "OAUTHBEARER", name: value} }
-	secrets := []string{k.Password, clientSecret, wrong}
-	for _, t := range []string{token, expired} {
+	secrets := []string{k.Password, clientSecret, wrong, clusterSecret, tokenSecret}
+	for _, t := range []string{token, expired, goodToken, wrongToken} {
 		secrets = append(secrets, t, strings.Split(t, ".")[1])
+	}
+	for _, t := range []string{goodToken, wrongToken} {
+		secrets = append(secrets, strings.Split(t, ".")[2])
 	}
 	for name, tc := range map[string]struct {
 		env  set // without TIDEWIRE_KAFKA_
@@ -264,6 +349,7 @@ func TestSecretsOfARunningNode(t *testing.T) {
 			for name, value := range tc.env {
 				env["TIDEWIRE_KAFKA_"+name] = value
 			}
+			t.Parallel()
 			runUntil(t, env, tc.want).has(t, secrets...)
 		})
 	}
