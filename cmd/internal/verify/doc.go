@@ -8,5 +8,6 @@
 // judged again, and so that the judge can be shown to find each kind of breach in histories made by hand.
 //
 // The clients here are written from the protocol alone, apart from clients/go, so that the two cannot
-// agree on a mistake; and they drop nothing: what comes twice is recorded twice.
+// agree on a mistake; and they drop nothing: what comes twice is recorded twice. One of the publishers is an
+// application of clients/go, whose repeats are held to the same promise.
 package verify

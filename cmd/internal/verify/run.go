@@ -10,6 +10,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	tidewire "github.com/tidewire/tidewire/clients/go"
 )
 
 // Driver loads a cluster and records what happens. New makes it, Run runs it once; the other methods may
@@ -133,6 +135,12 @@ func (d *Driver) Run(ctx context.Context) (History, error) {
 	}
 	for i := range max(0, o.Publishers) {
 		p := &publisher{d: d, name: fmt.Sprintf("p%d", i), rng: d.rng(100 + uint64(i)), node: i}
+		if i == 1 {
+			if p.lib, err = tidewire.New(tidewire.Config{Nodes: o.Nodes, Token: o.Token}); err != nil {
+				return History{}, fmt.Errorf("%w: %w", ErrOptions, err)
+			}
+			defer func() { _ = p.lib.Close() }() // all publishes have ended by then
+		}
 		d.mu.Lock()
 		d.publishers = append(d.publishers, p)
 		d.mu.Unlock()
