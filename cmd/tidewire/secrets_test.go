@@ -128,7 +128,7 @@ var (
 // signed is a client's token, good for an hour.
 func signed(secret string) string {
 	t, err := jwt.NewWithClaims(jwt.SigningMethodHS256, jwt.MapClaims{
-		"sub": "pl4nted", "exp": time.Now().Add(time.Hour).Unix(), "tidewire": map[string]any{"sub": []string{"/x/*"}},
+		"sub": "pl4nted", "iat": time.Now().Unix(), "exp": time.Now().Add(time.Hour).Unix(), "tidewire": map[string]any{"sub": []string{"/x/*"}},
 	}).SignedString([]byte(secret))
 	if err != nil {
 		panic(err)
@@ -166,6 +166,12 @@ func ask(t *testing.T, address, token string) string {
 // clients has clients show tokens, good and bad ones, over HTTP and over WebSocket.
 func (s said) clients(t *testing.T, addr string) {
 	t.Helper()
+	// A node that has just started looks at no token before it knows which were revoked.
+	for deadline := time.Now().Add(time.Minute); strings.HasPrefix(ask(t, "http://"+addr+"/history/x/k", goodToken), "503"); time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("no token is looked at")
+		}
+	}
 	for name, token := range map[string]string{"a good token": goodToken, "a wrong one": wrongToken, "none": strings.ReplaceAll(wrongToken, ".", "-")} {
 		answer := ask(t, "http://"+addr+"/history/x/k", token)
 		if good := name == "a good token"; good == strings.HasPrefix(answer, "401") {
