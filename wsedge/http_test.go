@@ -1,6 +1,7 @@
 package wsedge
 
 import (
+	"bufio"
 	"bytes"
 	"compress/gzip"
 	"encoding/json"
@@ -455,4 +456,33 @@ func TestWrongMethodsAndPaths(t *testing.T) {
 	}
 	resp, b := e.request("GET", "/ws", nil, "Connection", "Upgrade", "Upgrade", "websocket", "Sec-WebSocket-Version", "13", "Sec-WebSocket-Key", "AAAAAAAAAAAAAAAAAAAAAA==", "Origin", "http://evil.example")
 	e.refusal("origin", resp, b, 403, "forbidden")
+}
+
+// A client that is still sending a body when it is refused sees why: the connection is not reset under it. Where the
+// connection may be kept open, net/http itself waits before it closes.
+func TestRefusedBodyIsReadOut(t *testing.T) {
+	e := newEdge(t, cache.Config{}, func(c *Config) { c.MaxFrameBytes = 64 << 10 })
+	const size = 1 << 20
+	conn := e.connect()
+	defer conn.Close()
+	_ = conn.SetDeadline(time.Now().Add(20 * time.Second))
+	if _, err := fmt.Fprintf(conn, "POST /publish/one/k HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s", size, strings.Repeat("x", 100)); err != nil {
+		t.Fatal(err)
+	}
+	r := bufio.NewReader(conn)
+	if _, err := r.Peek(1); err != nil { // it has been refused
+		t.Fatal(err)
+	}
+	if _, err := io.WriteString(conn, strings.Repeat("x", size-100)); err != nil {
+		t.Errorf("the body: %v", err)
+	}
+	res, err := http.ReadResponse(r, nil)
+	if err != nil {
+		t.Fatalf("the answer: %v", err)
+	}
+	body, err := io.ReadAll(res.Body)
+	_ = res.Body.Close()
+	if err != nil || res.StatusCode != http.StatusRequestEntityTooLarge || !strings.Contains(string(body), "too_large") {
+		t.Errorf("%d %s %v", res.StatusCode, body, err)
+	}
 }

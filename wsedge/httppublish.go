@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/url"
 	"slices"
@@ -49,6 +50,7 @@ func (srv *Server) publishHTTP(w http.ResponseWriter, r *http.Request, raw strin
 			w.Header().Set("Connection", "close") // the rest of it is not read
 		}
 		srv.answerError(w, oe)
+		readOut(w, r)
 		return
 	}
 	if srv.publishing.Add(1) > int64(srv.cfg.MaxPublishes) {
@@ -72,6 +74,22 @@ func (srv *Server) publishHTTP(w http.ResponseWriter, r *http.Request, raw strin
 		return
 	}
 	writeJSON(w, http.StatusOK, payloadOf(appendAcked(nil, 0, result)))
+}
+
+const (
+	readOutTime  = time.Second
+	readOutBytes = 8 << 20
+)
+
+// readOut takes what a client is still sending of a body that was refused, within bounds. The answer is out by then; but a
+// connection that is closed with bytes unread is reset, and a client that is still writing never sees the answer. net/http
+// waits before it closes, unless the client asked for the close.
+func readOut(w http.ResponseWriter, r *http.Request) {
+	c := http.NewResponseController(w)
+	if c.Flush() != nil || c.SetReadDeadline(time.Now().Add(readOutTime)) != nil {
+		return
+	}
+	_, _ = io.CopyN(io.Discard, r.Body, readOutBytes)
 }
 
 // publishOp reads the pub that a request stands for. An error that is no *OpError is of the connection.
