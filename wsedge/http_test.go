@@ -473,8 +473,12 @@ func TestRefusedBodyIsReadOut(t *testing.T) {
 	if _, err := r.Peek(1); err != nil { // it has been refused
 		t.Fatal(err)
 	}
-	if _, err := io.WriteString(conn, strings.Repeat("x", size-100)); err != nil {
-		t.Errorf("the body: %v", err)
+	for sent, piece := 100, size/16; sent < size; sent += piece {
+		time.Sleep(5 * time.Millisecond) // time to close the connection for who would
+		piece = min(piece, size-sent)
+		if _, err := io.WriteString(conn, strings.Repeat("x", piece)); err != nil {
+			t.Fatalf("the body: %v", err)
+		}
 	}
 	res, err := http.ReadResponse(r, nil)
 	if err != nil {
