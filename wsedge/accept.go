@@ -19,9 +19,7 @@ import (
 var ErrServerClosed = errors.New("wsedge: server closed")
 
 const (
-	// maxRequestHead bounds the request of a handshake: its line and all its headers.
-	maxRequestHead = 16 << 10
-	firstRead      = 2 << 10
+	firstRead = 2 << 10
 	// writeTimeout bounds an HTTP answer to a client that does not read it.
 	writeTimeout = time.Minute
 )
@@ -70,34 +68,71 @@ func (srv *Server) Serve(ln net.Listener) error {
 			continue
 		}
 		pause = 0
-		srv.mu.Lock()
-		if srv.closed || srv.draining {
-			srv.mu.Unlock()
-			conn.Close()
+		if !srv.welcome(conn) {
 			return ErrServerClosed
 		}
-		srv.shaking[conn] = true
-		srv.wg.Add(1)
-		srv.mu.Unlock()
-		go func() {
-			defer srv.wg.Done()
-			srv.meet(&clientConn{Conn: conn})
-		}()
 	}
 }
 
-// meet carries out the handshake of TLS if there is one, reads the head of a connection's first request and passes the
-// connection on.
-func (srv *Server) meet(sock *clientConn) {
-	defer func() {
-		srv.mu.Lock()
-		delete(srv.shaking, sock.Conn)
-		srv.mu.Unlock()
+// welcome lets an accepted connection in, or refuses it; false when the server takes none any more. Nothing here waits.
+func (srv *Server) welcome(conn net.Conn) bool {
+	sock := srv.newClientConn(conn)
+	limit := srv.gate.enter(sock.counted)
+	sock.entered = limit == ""
+	if !sock.entered {
+		srv.limited(limit)
+		if !srv.turned.begin() {
+			sock.Close()
+			return true
+		}
+		sock.refusal = refusalFor(limit)
+	}
+	srv.mu.Lock()
+	open := !srv.closed && !srv.draining
+	var goes net.Conn
+	begun := false
+	if open {
+		if goes, begun = srv.gate.begin(conn); begun {
+			srv.wg.Add(1)
+		}
+	}
+	srv.mu.Unlock()
+	if goes != nil {
+		goes.Close() // its own goroutine does the rest
+	}
+	if open && (goes != nil || !begun) {
+		srv.limited(limitHandshakes)
+	}
+	if !begun {
+		if sock.refusal != nil {
+			srv.turned.end()
+		}
+		sock.Close()
+		return open
+	}
+	refused := sock.refusal != nil
+	go func() {
+		defer srv.wg.Done()
+		if refused {
+			defer srv.turned.end()
+		}
+		srv.meet(sock)
 	}()
+	return true
+}
+
+// meet reads what stands in front of a connection's first request, a proxy's word and the handshake of TLS, then the
+// request's head, and passes the connection on.
+func (srv *Server) meet(sock *clientConn) {
+	defer srv.gate.end(sock.Conn)
 	if tcp := tcpConn(sock); tcp != nil && srv.cfg.SendBuffer > 0 {
 		_ = tcp.SetWriteBuffer(srv.cfg.SendBuffer)
 	}
 	_ = sock.SetDeadline(time.Now().Add(srv.cfg.HandshakeTimeout))
+	if !srv.hearProxy(sock) {
+		sock.Close()
+		return
+	}
 	conn := net.Conn(sock)
 	if srv.tls != nil {
 		sealed := srv.shakeTLS(sock)
@@ -106,9 +141,16 @@ func (srv *Server) meet(sock *clientConn) {
 		}
 		conn = sealed
 	}
-	head, ours, err := readHead(conn)
+	head, ours, err := readHead(conn, srv.cfg.Limits.HeaderBytes)
 	if err != nil {
+		if isTimeout(err) {
+			srv.limited(limitHandshakeTime)
+		}
 		conn.Close()
+		return
+	}
+	if sock.refusal != nil {
+		srv.refuseRequest(conn, head, ours, sock.refusal)
 		return
 	}
 	if !ours {
@@ -118,6 +160,7 @@ func (srv *Server) meet(sock *clientConn) {
 	}
 	end := bytes.Index(head, []byte("\r\n\r\n"))
 	if end < 0 {
+		srv.limited(limitHeaderBytes)
 		fmt.Fprintf(conn, "HTTP/1.1 431 %s\r\nConnection: close\r\nContent-Length: 0\r\n\r\n", http.StatusText(http.StatusRequestHeaderFieldsTooLarge))
 		conn.Close()
 		return
@@ -127,18 +170,18 @@ func (srv *Server) meet(sock *clientConn) {
 
 // readHead reads until the first line shows that the request is not for us, or to the end of the
 // headers; a head that is too long is returned as far as it was read.
-func readHead(conn net.Conn) (head []byte, ours bool, err error) {
-	head = make([]byte, 0, firstRead)
+func readHead(conn net.Conn, limit int) (head []byte, ours bool, err error) {
+	head = make([]byte, 0, min(firstRead, limit))
 	for {
 		if len(head) == cap(head) {
-			head = append(make([]byte, 0, min(2*cap(head), maxRequestHead)), head...)
+			head = append(make([]byte, 0, min(2*cap(head), limit)), head...)
 		}
 		n, err := conn.Read(head[len(head):cap(head)])
 		head = head[:len(head)+n]
 		if !maybeOurs(head) {
 			return head, false, nil
 		}
-		if bytes.Contains(head[max(0, len(head)-n-3):], []byte("\r\n\r\n")) || len(head) == maxRequestHead {
+		if bytes.Contains(head[max(0, len(head)-n-3):], []byte("\r\n\r\n")) || len(head) == limit {
 			return head, true, nil
 		}
 		if err != nil {
@@ -172,22 +215,26 @@ func (srv *Server) takeOver(w http.ResponseWriter, r *http.Request, serve func(c
 	ahead, _ := rw.Reader.Peek(rw.Reader.Buffered())
 	_ = conn.SetDeadline(time.Now().Add(srv.cfg.HandshakeTimeout))
 	srv.mu.Lock()
-	closed := srv.closed
-	if !closed {
-		srv.shaking[conn] = true
-		srv.wg.Add(1)
+	ok := !srv.closed
+	var goes net.Conn
+	if ok {
+		if goes, ok = srv.gate.begin(conn); ok {
+			srv.wg.Add(1)
+		}
 	}
 	srv.mu.Unlock()
-	if closed {
+	if goes != nil || !ok {
+		srv.limited(limitHandshakes)
+	}
+	if goes != nil {
+		goes.Close()
+	}
+	if !ok {
 		conn.Close()
 		return
 	}
 	defer srv.wg.Done()
-	defer func() {
-		srv.mu.Lock()
-		delete(srv.shaking, conn)
-		srv.mu.Unlock()
-	}()
+	defer srv.gate.end(conn)
 	serve(conn, r, bytes.Clone(ahead))
 }
 
@@ -201,7 +248,7 @@ func (srv *Server) newHTTPServer() *http.Server {
 		ReadTimeout:    srv.cfg.HandshakeTimeout,
 		WriteTimeout:   writeTimeout,
 		IdleTimeout:    time.Minute,
-		MaxHeaderBytes: maxRequestHead,
+		MaxHeaderBytes: srv.cfg.Limits.HeaderBytes,
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"net"
+	"net/netip"
 	"sync"
 	"syscall"
 )
@@ -16,6 +17,15 @@ import (
 // on only when the socket has taken it (see flusher.seal), so what lies here is no more than one step of that.
 type clientConn struct {
 	net.Conn
+
+	// Set before anybody else has it.
+	srv     *Server
+	counted netip.Addr     // whom it counts for; not valid: nobody, as for a trusted proxy
+	entered bool           // it counts at all
+	remote  netip.AddrPort // whose it is by the word of a proxy; not valid: the socket's peer's
+	refusal *OpError       // not nil: it is let in no further than to be told this
+
+	left sync.Once
 
 	mu      sync.Mutex
 	held    bool   // Write keeps what it is given
@@ -120,7 +130,61 @@ func (c *clientConn) Close() error {
 		w.init()
 		_, _ = c.send(&w, raw)
 	}
+	c.drop()
+	c.left.Do(func() {
+		if c.entered {
+			c.srv.gate.leave(c.counted)
+		}
+	})
 	return c.Conn.Close()
+}
+
+// RemoteAddr is the address of the client, where a proxy has told it.
+func (c *clientConn) RemoteAddr() net.Addr {
+	if c.remote.IsValid() {
+		return net.TCPAddrFromAddrPort(c.remote)
+	}
+	return c.Conn.RemoteAddr()
+}
+
+func (srv *Server) newClientConn(conn net.Conn) *clientConn {
+	c := &clientConn{Conn: conn, srv: srv}
+	if addr := addressOf(conn.RemoteAddr()); !srv.cfg.Limits.trusted(addr) {
+		c.counted = addr
+	}
+	return c
+}
+
+// hearProxy reads what a trusted proxy says of the connection, if it has to, and counts it for who it is for. It returns
+// false when the connection must be closed.
+func (srv *Server) hearProxy(c *clientConn) bool {
+	if !srv.cfg.Limits.ProxyProtocol || !srv.cfg.Limits.trusted(addressOf(c.Conn.RemoteAddr())) {
+		return true
+	}
+	from, err := readProxyHeader(c.Conn)
+	if err != nil {
+		srv.limited(limitProxy)
+		srv.log.Debug().Err(err).Str("remote", c.Conn.RemoteAddr().String()).Msg("connection refused")
+		return false
+	}
+	if !from.IsValid() {
+		return true
+	}
+	c.remote = from
+	if srv.cfg.Limits.trusted(from.Addr()) || !c.entered {
+		return true
+	}
+	if !srv.gate.enterAddress(from.Addr()) {
+		srv.limited(limitAddress)
+		if !srv.turned.begin() {
+			return false
+		}
+		srv.turned.end() // answered in this goroutine, which the limits on connections bound
+		c.refusal = refusalFor(limitAddress)
+		return true
+	}
+	c.counted = from.Addr()
+	return true
 }
 
 // layers takes a connection apart: the socket as it was accepted, nil for one that was not accepted here, and the

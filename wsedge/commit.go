@@ -113,6 +113,7 @@ func (f *flusher) commit(s *session, n int) {
 			break
 		}
 	}
+	s.weigh()
 	if text {
 		s.lastText.Store(time.Now().UnixMilli())
 	}

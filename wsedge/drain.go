@@ -1,9 +1,6 @@
 package wsedge
 
-import (
-	"context"
-	"net"
-)
+import "context"
 
 // Drain ends the service in good order: nobody is let in any more, every client is told to go elsewhere
 // (bye, then close code 1001), each to come back at a time of its own, and HTTP requests are let finish.
@@ -38,10 +35,7 @@ func (srv *Server) Close() error {
 	srv.mu.Lock()
 	srv.closed = true
 	srv.cancel()
-	var conns []net.Conn
-	for c := range srv.shaking {
-		conns = append(conns, c)
-	}
+	conns := srv.gate.inHandshake()
 	for ln := range srv.listeners {
 		ln.Close()
 	}

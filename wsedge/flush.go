@@ -189,6 +189,12 @@ func (f *flusher) flush(s *session) {
 		}
 	}
 	f.commit(s, n)
+	if len(s.rest) > smallRest && s.srv.overHeld() {
+		// The frame has been begun and can be neither kept nor taken back. The client has not got it, and comes back for it.
+		s.srv.limited(limitPending)
+		s.abort()
+		return
+	}
 	s.asideSent()
 	if n < f.size || sealing && s.sock.unsent() > 0 {
 		f.block(s)

@@ -48,7 +48,13 @@ func (srv *Server) upgrade(conn net.Conn, req *http.Request, ahead []byte) {
 		srv.refuseUpgrade(&upgradeWriter{conn: conn}, oe)
 		return
 	}
+	addr, counted, oe := srv.enterRequest(req)
+	if oe != nil {
+		srv.refuseUpgrade(&upgradeWriter{conn: conn}, oe)
+		return
+	}
 	s := newSession(srv, conn)
+	s.addr, s.counted = addr, counted
 	s.admit(id)
 	w := &upgradeWriter{conn: conn, to: &wsConn{Conn: conn, s: s, ahead: ahead}}
 	// The request's context never ends on its own, and costs nothing.
@@ -57,26 +63,26 @@ func (srv *Server) upgrade(conn net.Conn, req *http.Request, ahead []byte) {
 		srv.log.Debug().Err(err).Str("remote", req.RemoteAddr).Msg("handshake refused")
 		w.finish()
 		conn.Close()
+		s.leave()
 		return
 	}
 	if err := conn.SetDeadline(time.Time{}); err != nil {
 		conn.Close()
 		_ = ws.CloseNow()
+		s.leave()
 		return
 	}
 	s.deflate = deflates(w.Header())
-	ws.SetReadLimit(srv.cfg.MaxFrameBytes + 1) // a margin: the limit itself is ours, see readFrame
-	s.ws = ws
+	ws.SetReadLimit(srv.cfg.MaxFrameBytes + 1) // a margin: the limit itself is ours, see readMessage
+	s.ws, s.wire = ws, w.to
 	s.greet()
 	s.ownSocket()
 	if !srv.register(s) {
 		conn.Close()
 		_ = ws.CloseNow()
+		s.leave()
 		return
 	}
-	srv.mu.Lock()
-	delete(srv.shaking, conn)
-	srv.mu.Unlock()
 	// A goroutine of its own: the handshake has grown this one's stack to twice what reading needs. The
 	// caller is waited for, so the server is not past waiting.
 	srv.wg.Go(s.run)
@@ -195,6 +201,7 @@ type wsConn struct {
 	net.Conn
 	s     *session
 	ahead []byte // what came with the handshake
+	meter meter
 }
 
 func (c *wsConn) Read(p []byte) (int, error) {
@@ -203,9 +210,14 @@ func (c *wsConn) Read(p []byte) (int, error) {
 		if c.ahead = c.ahead[n:]; len(c.ahead) == 0 {
 			c.ahead = nil
 		}
+		c.slowDown(p[:n])
 		return n, nil
 	}
-	return c.Conn.Read(p)
+	n, err := c.Conn.Read(p)
+	if n > 0 {
+		c.slowDown(p[:n])
+	}
+	return n, err
 }
 
 func (c *wsConn) Write(p []byte) (int, error) {

@@ -51,6 +51,11 @@ func (srv *Server) sweep() {
 
 // pulse does what is due for a session at a time; beat is the heartbeat; both in milliseconds.
 func (s *session) pulse(now, beat int64) {
+	if since := s.frameSince.Load(); since != 0 && s.srv.cfg.Limits.FrameTimeout > 0 && now-since > s.srv.cfg.Limits.FrameTimeout.Milliseconds() &&
+		s.frameSince.CompareAndSwap(since, 0) { // once
+		s.srv.limited(limitFrameTime)
+		s.close(4009, "frame_too_slow", "a message took too long to become whole")
+	}
 	text := s.lastText.Load()
 	ping := now-s.lastPing >= beat
 	if now-text < beat && !ping {

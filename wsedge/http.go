@@ -1,7 +1,9 @@
 package wsedge
 
 import (
+	"context"
 	"net/http"
+	"net/netip"
 	"strconv"
 	"strings"
 	"time"
@@ -21,6 +23,24 @@ const (
 // hold // and .. as well.
 func (srv *Server) route(w http.ResponseWriter, r *http.Request) {
 	raw := r.URL.EscapedPath()
+	if pathOf(raw) != "" && raw != pathSSE { // a stream is counted for as long as it lasts
+		addr, counted, oe := srv.enterRequest(r)
+		if counted {
+			defer srv.gate.leaveAddress(addr)
+		}
+		if oe == nil {
+			oe = srv.requestRate(addr)
+		}
+		if oe != nil {
+			srv.count(w, pathOf(raw), func(w http.ResponseWriter) {
+				if srv.admit(w, r, "GET, HEAD, POST") {
+					srv.answerError(w, oe)
+				}
+			})
+			return
+		}
+		r = r.WithContext(context.WithValue(r.Context(), addrKey{}, addr))
+	}
 	switch {
 	case r.URL.Path == pathWS:
 		srv.takeOver(w, r, srv.upgrade)
@@ -59,6 +79,24 @@ func (srv *Server) route(w http.ResponseWriter, r *http.Request) {
 	default:
 		srv.cfg.HTTP.ServeHTTP(w, r)
 	}
+}
+
+// pathOf is the path of an API without its subject, empty for others.
+func pathOf(raw string) string {
+	for _, p := range [...]string{pathSSE, pathPublish, pathHistory} {
+		if raw == p || p != pathSSE && strings.HasPrefix(raw, p+"/") {
+			return p
+		}
+	}
+	return ""
+}
+
+// addrKey has a request's context tell for whom it is.
+type addrKey struct{}
+
+func addrOf(r *http.Request) netip.Addr {
+	addr, _ := r.Context().Value(addrKey{}).(netip.Addr)
+	return addr
 }
 
 // statusWriter remembers the status of an answer.
@@ -104,6 +142,9 @@ func (srv *Server) nothingHere(w http.ResponseWriter, _ *http.Request) {
 
 // statusOf maps an error to HTTP.
 func statusOf(e *OpError) int {
+	if e.status != 0 {
+		return e.status
+	}
 	switch e.Code {
 	case codeBadSubject:
 		if e.absent {

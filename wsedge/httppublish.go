@@ -53,10 +53,12 @@ func (srv *Server) publishHTTP(w http.ResponseWriter, r *http.Request, raw strin
 		readOut(w, r)
 		return
 	}
-	if srv.publishing.Add(1) > int64(srv.cfg.MaxPublishes) {
-		srv.publishing.Add(-1)
-		srv.metrics.published("rate_limited")
-		srv.answerError(w, tooManyPublishes())
+	oe := srv.userRate(op.user(), addrOf(r))
+	if oe == nil {
+		oe = srv.beginPublish()
+	}
+	if oe != nil {
+		srv.answerError(w, oe)
 		return
 	}
 	defer srv.publishing.Add(-1)
@@ -136,6 +138,9 @@ func (srv *Server) publishOp(w http.ResponseWriter, r *http.Request, raw string)
 	if err := op.setHeaders(r.Header); err != nil {
 		return nil, err
 	}
+	if oe := srv.headersFit(op); oe != nil {
+		return nil, oe
+	}
 	if e := r.Header.Get("Content-Encoding"); e != "" && !strings.EqualFold(e, "identity") {
 		return nil, badRequest("the body is the record's value as it is: send it without Content-Encoding")
 	}
@@ -175,7 +180,7 @@ func (srv *Server) readBody(w http.ResponseWriter, r *http.Request, op *Op) erro
 	}
 	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(bodyTimeout))
 	buf := readBuffers.Get().(*[]byte)
-	body, err := readFrame(r.Body, (*buf)[:0], limit)
+	body, err := srv.readMessage(r.Body, (*buf)[:0])
 	if err == nil {
 		op.Value = append([]byte{}, body...)
 	}
@@ -185,6 +190,10 @@ func (srv *Server) readBody(w http.ResponseWriter, r *http.Request, op *Op) erro
 	}
 	if errors.Is(err, errFrameTooBig) {
 		return tooLarge
+	}
+	if errors.Is(err, errOverloaded) {
+		w.Header().Set("Connection", "close") // the rest of it is not read
+		return &OpError{Code: codeUnavailable, Message: "the node keeps too much for its clients: it was not written, send it to another one", Retry: refusalRetry}
 	}
 	return err
 }

@@ -24,6 +24,7 @@ type metrics struct {
 	requests  *prometheus.CounterVec
 	tlsFailed *prometheus.CounterVec
 	ended     *prometheus.CounterVec
+	limits    map[string]*limitMetric
 	all       []prometheus.Collector
 }
 
@@ -53,6 +54,14 @@ func newMetrics(srv *Server) *metrics {
 			Name: "tidewire_token_closes_total", Help: "Sessions and streams closed with 4001, by reason: expired, revoked, unauthenticated.",
 		}, []string{"reason"}),
 	}
+	m.limits = make(map[string]*limitMetric, len(limitNames))
+	for _, name := range limitNames {
+		l := new(limitMetric)
+		m.limits[name] = l
+		m.all = append(m.all, prometheus.NewCounterFunc(prometheus.CounterOpts{
+			Name: "tidewire_limited_total", Help: "How often a limit was met, by limit.", ConstLabels: prometheus.Labels{"limit": name},
+		}, func() float64 { return float64(l.count.Load()) }))
+	}
 	gauge := func(name, help string, f func() int64) {
 		m.all = append(m.all, prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, func() float64 { return float64(f()) }))
 	}
@@ -62,6 +71,11 @@ func newMetrics(srv *Server) *metrics {
 	gauge("tidewire_connections", "Connections of clients.", m.connections.Load)
 	gauge("tidewire_sse_connections", "Of these, Server-Sent Events.", m.streams.Load)
 	gauge("tidewire_subscriptions", "Subscriptions of clients.", m.subscriptions.Load)
+	gauge("tidewire_open_sockets", "Sockets of clients, handshakes and plain HTTP included.", srv.gate.connections)
+	gauge("tidewire_handshakes", "Of these, in the handshake.", srv.gate.handshakes)
+	gauge("tidewire_pending_bytes", "Bytes kept for sockets that do not take them.", srv.held.Load)
+	gauge("tidewire_replays", "Cursors that read from Kafka.", func() int64 { return int64(len(srv.replays)) })
+	gauge("tidewire_replays_waiting", "Cursors that wait to read from Kafka or for their clients.", func() int64 { return max(0, srv.replaying.Load()-int64(len(srv.replays))) })
 	gauge("tidewire_blocked_connections", "Connections whose socket is full.", func() int64 { return srv.Stats().Blocked })
 	counter("tidewire_delivered_messages_total", "Messages written to subscribers.", func() int64 { return srv.Stats().Delivered })
 	counter("tidewire_delivered_bytes_total", "Bytes of messages written to subscribers.", func() int64 { return srv.Stats().Bytes })
@@ -71,6 +85,12 @@ func newMetrics(srv *Server) *metrics {
 	counter("tidewire_slow_closes_total", "Connections closed with 4008 because the client did not keep up.", m.slow.Load)
 	m.all = append(m.all, m.latency, m.resumes, m.publishes, m.errors, m.requests, m.tlsFailed, m.ended)
 	return m
+}
+
+// limitMetric is one limit of Limits.
+type limitMetric struct {
+	count  atomic.Int64
+	logged atomic.Int64 // when last, in nanoseconds
 }
 
 func (m *metrics) register(r prometheus.Registerer) error {

@@ -26,6 +26,7 @@ type OpError struct {
 
 	absent bool   // bad_subject: the subject is one, but there is no such topic for clients
 	reason string // unavailable: what a bye says instead
+	status int    // of HTTP, where the code does not say; 0: it does
 }
 
 func (e *OpError) Error() string { return e.Code + ": " + e.Message }

@@ -3,6 +3,8 @@ package wsedge
 import (
 	"context"
 	"errors"
+	"net/netip"
+	"strconv"
 	"sync"
 	"time"
 
@@ -34,10 +36,11 @@ func (s *session) publish(op *Op) *OpError {
 		srv.metrics.published("refused")
 		return notOpen()
 	}
-	if srv.publishing.Add(1) > int64(srv.cfg.MaxPublishes) {
-		srv.publishing.Add(-1)
-		srv.metrics.published("rate_limited")
-		return tooManyPublishes()
+	if oe := s.mayPublishNow(op); oe != nil {
+		return oe
+	}
+	if oe := srv.beginPublish(); oe != nil {
+		return oe
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -64,6 +67,75 @@ func (s *session) publish(op *Op) *OpError {
 	q.waiting[op.Text] = append(line, &kept)
 	if len(line) == 0 {
 		srv.wg.Go(func() { s.publishLine(kept.Text) })
+	}
+	return nil
+}
+
+// mayPublishNow holds a publish against what one may carry, and the rates of its session and its user.
+func (s *session) mayPublishNow(op *Op) *OpError {
+	srv := s.srv
+	if oe := srv.headersFit(op); oe != nil {
+		return oe
+	}
+	if wait := s.sending.take(time.Now().UnixNano(), 1, srv.cfg.Limits.SessionPublishes); wait > 0 {
+		srv.limited(limitSessionRate)
+		srv.metrics.published("rate_limited")
+		return tooFast("this session publishes", wait)
+	}
+	return srv.userRate(op.user(), s.addr)
+}
+
+// user is whose publish it is; empty where nobody says.
+func (op *Op) user() string {
+	if op.by == nil {
+		return ""
+	}
+	return op.by.Subject
+}
+
+// userRate holds a publish against the rate of its user, or of its address where there is none.
+func (srv *Server) userRate(user string, addr netip.Addr) *OpError {
+	who := "user " + user
+	if user == "" {
+		if !addr.IsValid() {
+			return nil
+		}
+		who = addressKey(addr).String()
+	}
+	wait := srv.users.take(who, time.Now().UnixNano(), 1, srv.cfg.Limits.UserPublishes)
+	if wait == 0 {
+		return nil
+	}
+	srv.limited(limitUserRate)
+	srv.metrics.published("rate_limited")
+	return tooFast("this user publishes", wait)
+}
+
+func tooFast(who string, wait time.Duration) *OpError {
+	return &OpError{Code: codeRateLimited, Message: who + " more messages a second than it may; it was not written, send it again", Retry: max(wait, time.Millisecond)}
+}
+
+// headersFit holds the headers of a publish against what they may be.
+func (srv *Server) headersFit(op *Op) *OpError {
+	l, size := &srv.cfg.Limits, 0
+	for _, h := range op.Headers {
+		size += len(h.Key) + len(h.Value)
+	}
+	if (l.RecordHeaders < 0 || len(op.Headers) <= l.RecordHeaders) && (l.RecordHeaderBytes < 0 || size <= l.RecordHeaderBytes) {
+		return nil
+	}
+	srv.limited(limitRecordHeaders)
+	srv.metrics.published(codeTooLarge)
+	return &OpError{Code: codeTooLarge, Message: "a record has at most " + strconv.Itoa(l.RecordHeaders) + " headers of " + strconv.Itoa(l.RecordHeaderBytes) + " bytes together"}
+}
+
+// beginPublish lets a publish on its way to Kafka, if there are not too many on it. publishing.Add(-1) ends it.
+func (srv *Server) beginPublish() *OpError {
+	if srv.publishing.Add(1) > int64(srv.cfg.MaxPublishes) {
+		srv.publishing.Add(-1)
+		srv.limited(limitPublishes)
+		srv.metrics.published("rate_limited")
+		return tooManyPublishes()
 	}
 	return nil
 }

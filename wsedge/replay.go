@@ -64,7 +64,11 @@ func (s *session) startReplay(c *cursor, how *Resolution) {
 	if s.srv.closed {
 		r.cancel()
 	} else {
-		s.srv.wg.Go(func() { r.run(how) })
+		s.srv.replaying.Add(1)
+		s.srv.wg.Go(func() {
+			defer s.srv.replaying.Add(-1)
+			r.run(how)
+		})
 	}
 	s.srv.mu.Unlock()
 }
@@ -151,9 +155,9 @@ func (r *replay) park() bool {
 	defer stall.Stop()
 	for {
 		r.s.mu.Lock()
-		n := len(r.pending)
+		full := r.full()
 		r.s.mu.Unlock()
-		if n <= maxPending {
+		if !full {
 			return true
 		}
 		select {
@@ -246,26 +250,38 @@ func (r *replay) attempt(how *Resolution, told bool) error {
 
 // acquire waits for a slot of the session and one of the server.
 func (r *replay) acquire() (release func(), err error) {
-	select {
-	case r.slots <- struct{}{}:
-	case <-r.ctx.Done():
-		return nil, r.ctx.Err()
+	if err := take(r.ctx, r.slots, r.s.srv, limitSessionReplays); err != nil {
+		return nil, err
 	}
 	// With the session's slot in hand: what waits drains whether or not anyone reads on.
 	if err := r.waitDrained(); err != nil {
 		<-r.slots
 		return nil, err
 	}
-	select {
-	case r.s.srv.replays <- struct{}{}:
-	case <-r.ctx.Done():
+	if err := take(r.ctx, r.s.srv.replays, r.s.srv, limitReplays); err != nil {
 		<-r.slots
-		return nil, r.ctx.Err()
+		return nil, err
 	}
 	return func() {
 		<-r.s.srv.replays
 		<-r.slots
 	}, nil
+}
+
+// take takes a slot, and counts that it had to wait for one.
+func take(ctx context.Context, slots chan<- struct{}, srv *Server, limit string) error {
+	select {
+	case slots <- struct{}{}:
+		return nil
+	default:
+		srv.limited(limit)
+	}
+	select {
+	case slots <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 // emit queues the frames of the subject's records in a run.
@@ -346,10 +362,17 @@ func (r *replay) push(frames []byte) {
 	if r.c.replay == r && !r.c.ended {
 		r.pending = append(r.pending, frames...)
 		r.s.pending += len(frames)
+		r.s.weigh()
 		r.s.activate(r.c)
 	}
 	r.s.mu.Unlock()
 	r.s.enqueue()
+}
+
+// full says that the client must take some of what waits for it. When sessions keep too much, all together, anything that
+// waits is too much: who reads gets one batch after the other even then. mu is held.
+func (r *replay) full() bool {
+	return len(r.pending) > maxPending || len(r.pending) > 0 && r.s.srv.overHeld()
 }
 
 // waitRoom waits until pending is short, but no longer than replayPatience.
@@ -358,9 +381,9 @@ func (r *replay) waitRoom() error {
 	defer patience.Stop()
 	for {
 		r.s.mu.Lock()
-		n := len(r.pending)
+		full := r.full()
 		r.s.mu.Unlock()
-		if n <= maxPending {
+		if !full {
 			return r.ctx.Err()
 		}
 		select {

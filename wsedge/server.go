@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/netip"
 	"path"
 	"runtime"
 	"sync"
@@ -59,6 +60,7 @@ type Config struct {
 	MaxPublishes     int // of all sessions together, on their way to Kafka; default 4096
 	MaxReplays       int // of all sessions together, reading from Kafka; default 64
 	SessionReplays   int // of one session, default 4
+	Limits           Limits
 	Shards           int // workers that write to sockets, default GOMAXPROCS
 
 	HandshakeTimeout time.Duration // until the request is whole, and again until a token that is required is there, default 10 s
@@ -102,6 +104,7 @@ func (c *Config) setDefaults() error {
 	if c.MaxFrameBytes <= 0 {
 		c.MaxFrameBytes = 1 << 20
 	}
+	c.Limits.setDefaults(c.MaxFrameBytes)
 	for _, o := range c.AllowedOrigins {
 		if _, err := path.Match(o, ""); err != nil {
 			return fmt.Errorf("wsedge: allowed origin %q is not a pattern: %w", o, err)
@@ -119,7 +122,7 @@ func (c *Config) setDefaults() error {
 // and a publish on its way have one more for as long as that lasts. Close waits for all of them.
 //
 // Locks, in the order in which they are taken: session.mu, topicHub.mu, then one of the small ones
-// (subscription.mu, shard.mu, wheel.mu, Server.mu, those of the cache). Dispatchers never take a session.mu, so
+// (subscription.mu, shard.mu, wheel.mu, Server.mu, those of the cache), and within Server.mu that of the gate. Dispatchers never take a session.mu, so
 // that one busy session holds up no dispatch.
 type Server struct {
 	// Set once.
@@ -135,17 +138,22 @@ type Server struct {
 	httpIn   *connQueue
 	replays  chan struct{} // a slot for each replay that reads from Kafka
 	deflated *deflated
+	gate     gate
+	turned   turnAway
+	users    paces[string]     // publishes, by user or address
+	asking   paces[netip.Addr] // requests, by address
 	ctx      context.Context
 	cancel   context.CancelFunc
 
 	turns       atomic.Uint64 // gives sessions to shards in turn
 	publishing  atomic.Int64  // on their way to Kafka
 	compressing atomic.Int64  // answers
+	replaying   atomic.Int64  // cursors that are fed from Kafka, or wait to be
+	held        atomic.Int64  // bytes that sessions keep for sockets that do not take them, see weigh
 	wg          sync.WaitGroup
 
 	mu        sync.Mutex
 	listeners map[net.Listener]bool
-	shaking   map[net.Conn]bool // in the handshake
 	sessions  map[*session]bool
 	blocked   map[*session]bool // whose socket is full
 	draining  bool
@@ -167,12 +175,12 @@ func New(cfg Config) (*Server, error) {
 		replays:   make(chan struct{}, cfg.MaxReplays),
 		deflated:  newDeflated(cfg.DeflatedBytes),
 		listeners: make(map[net.Listener]bool),
-		shaking:   make(map[net.Conn]bool),
 		sessions:  make(map[*session]bool),
 		blocked:   make(map[*session]bool),
 		left:      make(chan struct{}),
 	}
 	srv.ctx, srv.cancel = context.WithCancel(context.Background())
+	srv.gate.init(&srv.cfg.Limits)
 	srv.hub.init(srv)
 	srv.wheel.init(srv)
 	for i := range cfg.Shards {

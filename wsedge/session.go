@@ -7,6 +7,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
+	"net/netip"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -37,6 +38,8 @@ type session struct {
 	conn  net.Conn
 	raw   syscall.RawConn // nil: cannot be tried, see writeAside
 	ws    *websocket.Conn // nil when it is an SSE stream
+	wire  *wsConn         // beneath ws
+	addr  netip.Addr      // whose it is, as far as limits go
 	tls   *tls.Conn       // not nil: what is sent goes through it and lies in sock, see seal
 	sock  *clientConn
 
@@ -72,15 +75,24 @@ type session struct {
 	wecalled bool                 // the close was our decision
 	gone     bool                 // nothing can be sent any more
 	cut      bool                 // what the kernel has not sent yet is not to be sent either
+	counted  bool                 // addr counts it besides the connection, see enterRequest
+	weighed  int                  // bytes of it in Server.held
 
 	lastText atomic.Int64 // when a text frame last went out, unix milliseconds
 	lastPong atomic.Int64 // when something last came in answer to a ping
 	lastPing int64        // owned by the sweep
+
+	frameSince atomic.Int64 // when the message began that is being read, unix milliseconds; 0: none is
+	sending    pace         // publishes; owned by the reader
 }
 
 const (
 	// maxUnsent is how many bytes of answers may wait before the reader stops reading.
 	maxUnsent = 64 << 10
+	// fewUnsent is how many may wait even when sessions keep too much, all together.
+	fewUnsent = 4 << 10
+	// smallRest is how large a rest of a frame may be then.
+	smallRest = 16 << 10
 	// keepBuffer is the largest buffer that a reader puts back into the pool.
 	keepBuffer = 64 << 10
 	// maxCursors bounds what the subscriptions of a session cost: a pattern has one a partition.
@@ -149,10 +161,7 @@ func (s *session) run() {
 
 var readBuffers = sync.Pool{New: func() any { b := make([]byte, 0, 4<<10); return &b }}
 
-var (
-	errFrameTooBig = errors.New("frame over the limit")
-	errNotUTF8     = errors.New("frame is not UTF-8")
-)
+var errNotUTF8 = errors.New("frame is not UTF-8")
 
 // read reads frames until the connection ends.
 func (s *session) read() error {
@@ -162,7 +171,11 @@ func (s *session) read() error {
 			return err
 		}
 		buf := readBuffers.Get().(*[]byte)
-		frame, err := readFrame(r, (*buf)[:0], s.srv.cfg.MaxFrameBytes)
+		s.frameSince.Store(time.Now().UnixMilli())
+		before := s.wire.meter.total
+		frame, err := s.srv.readMessage(r, (*buf)[:0])
+		s.frameSince.Store(0)
+		s.wire.unpacked(len(frame), s.wire.meter.total-before)
 		if err == nil && typ == websocket.MessageText && !utf8.Valid(frame) {
 			err = errNotUTF8
 		}
@@ -178,32 +191,15 @@ func (s *session) read() error {
 		case errors.Is(err, errFrameTooBig):
 			s.close(1009, "frame_too_big", "a frame has at most max_frame_bytes")
 			return err
+		case errors.Is(err, errOverloaded):
+			s.close(1001, "overloaded", "the node keeps too much for its clients: go to another one")
+			return err
 		case errors.Is(err, errNotUTF8):
 			s.close(1007, "not_utf8", "a text frame is UTF-8")
 		case err != nil:
 			return err
 		}
 		s.waitRoom()
-	}
-}
-
-// readFrame reads a message into buf, growing it by what has come, never by what was announced.
-func readFrame(r io.Reader, buf []byte, limit int64) ([]byte, error) {
-	for {
-		if len(buf) == cap(buf) {
-			buf = append(buf, 0)[:len(buf)]
-		}
-		n, err := r.Read(buf[len(buf):cap(buf)])
-		buf = buf[:len(buf)+n]
-		if int64(len(buf)) > limit {
-			return buf, errFrameTooBig
-		}
-		if err == io.EOF {
-			return buf, nil
-		}
-		if err != nil {
-			return buf, err
-		}
 	}
 }
 
@@ -289,6 +285,7 @@ func (s *session) countBad() {
 	over := s.bad.add(time.Now(), s.srv.cfg.MaxBadRequests)
 	s.mu.Unlock()
 	if over {
+		s.srv.limited(limitBadRequests)
 		s.close(4009, "too_many_errors", "too many bad requests")
 	}
 }
@@ -322,11 +319,45 @@ func (s *session) libraryFrame(p []byte) {
 func (s *session) waitRoom() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for len(s.control) > maxUnsent && !s.closing && !s.gone {
+	for s.weigh(); s.tooMuchUnsent() && !s.closing && !s.gone; s.weigh() {
 		if s.room == nil {
 			s.room = sync.NewCond(&s.mu)
 		}
 		s.room.Wait()
+	}
+}
+
+// tooMuchUnsent says that the client must take some answers before it is read on. mu is held.
+func (s *session) tooMuchUnsent() bool {
+	return len(s.control) > maxUnsent || len(s.control) > fewUnsent && s.srv.overHeld()
+}
+
+// weigh keeps account of what the session keeps for its socket. mu is held.
+func (s *session) weigh() {
+	n := len(s.control) + len(s.rest) + s.pending
+	if s.tls != nil {
+		n += s.sock.unsent()
+	}
+	if n != s.weighed {
+		s.srv.held.Add(int64(n - s.weighed))
+		s.weighed = n
+	}
+}
+
+// overHeld says that sessions keep more than they may, all together.
+func (srv *Server) overHeld() bool {
+	most := srv.cfg.Limits.PendingBytes
+	return most > 0 && srv.held.Load() > most
+}
+
+// leave gives back what enterRequest has taken.
+func (s *session) leave() {
+	s.mu.Lock()
+	counted := s.counted
+	s.counted = false
+	s.mu.Unlock()
+	if counted {
+		s.srv.gate.leaveAddress(s.addr)
 	}
 }
 
@@ -392,6 +423,7 @@ func (s *session) abort() {
 	s.gone = true
 	s.beginClosing()
 	s.control, s.rest, s.restOf = nil, nil, nil
+	s.weigh()
 	if s.allSent != nil {
 		close(s.allSent)
 		s.allSent = nil
@@ -423,7 +455,7 @@ func (s *session) finish(err error) {
 		}
 		t.Stop()
 	}
-	if ours && errors.Is(err, errFrameTooBig) {
+	if ours && (errors.Is(err, errFrameTooBig) || errors.Is(err, errOverloaded)) {
 		s.discard()
 	}
 	s.mu.Lock()
@@ -440,10 +472,14 @@ func (s *session) finish(err error) {
 		_ = s.ws.CloseNow()
 	}
 	s.srv.unregister(s)
+	s.mu.Lock()
+	s.weigh() // what TLS had sealed has gone with the connection
+	s.mu.Unlock()
+	s.leave()
 	s.srv.log.Debug().Str("session", s.name()).Str("reason", describe(err)).Msg("session ended")
 }
 
-// discard reads what the client is still sending of a frame that is too big. To close a socket with
+// discard reads what the client is still sending of a frame that is too big, or has no room. To close a socket with
 // unread bytes resets the connection, and the client would never see why.
 func (s *session) discard() {
 	_ = s.conn.SetReadDeadline(time.Now().Add(min(time.Second, s.srv.cfg.CloseTimeout)))

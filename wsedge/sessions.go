@@ -134,7 +134,11 @@ func (s *session) info(subscriptions int) SessionInfo {
 	list := furthest[SubscriptionInfo]{limit: subscriptions, items: []SubscriptionInfo{}, compare: func(a, b SubscriptionInfo) int {
 		return cmp.Or(cmp.Compare(b.Lag, a.Lag), cmp.Compare(a.Subject, b.Subject))
 	}}
-	info := SessionInfo{ID: s.name(), Remote: s.conn.RemoteAddr().String(), Since: s.began, Stream: s.stream != nil}
+	remote := s.conn.RemoteAddr()
+	info := SessionInfo{ID: s.name(), Remote: remote.String(), Since: s.began, Stream: s.stream != nil}
+	if s.addr.IsValid() && s.addr != addressOf(remote) {
+		info.Remote = s.addr.String() // a proxy stands between
+	}
 	info.Lag, info.Subscriptions = s.look(list.add)
 	if id := s.identity(); id != nil {
 		info.User, _ = shortened(id.Subject, maxSubjectListed)

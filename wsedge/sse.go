@@ -56,9 +56,20 @@ func (srv *Server) openStream(conn net.Conn, r *http.Request, _ []byte) {
 		refused(srv.elsewhere(why))
 		return
 	}
+	addr, counted, oe := srv.enterRequest(r)
+	if oe == nil {
+		if oe = srv.requestRate(addr); oe != nil && counted {
+			srv.gate.leaveAddress(addr)
+		}
+	}
+	if oe != nil {
+		refused(oe)
+		return
+	}
 	// What a sub may wait for comes on top of the handshake's own time.
 	_ = conn.SetDeadline(time.Now().Add(srv.cfg.HandshakeTimeout + srv.cfg.ReadyTimeout))
 	s := newSession(srv, conn)
+	s.addr, s.counted = addr, counted
 	s.admit(id)
 	s.stream = new(stream)
 	s.hold()
@@ -72,6 +83,7 @@ func (srv *Server) openStream(conn net.Conn, r *http.Request, _ []byte) {
 			s.beginClosing()
 			s.gone = true
 			s.mu.Unlock()
+			s.leave()
 			refused(oe)
 			return
 		}
@@ -81,6 +93,7 @@ func (srv *Server) openStream(conn net.Conn, r *http.Request, _ []byte) {
 		s.mu.Lock()
 		s.abort()
 		s.mu.Unlock()
+		s.leave()
 		_ = conn.SetDeadline(time.Now().Add(srv.cfg.CloseTimeout))
 		refused(srv.elsewhere("draining"))
 		return
@@ -88,9 +101,6 @@ func (srv *Server) openStream(conn net.Conn, r *http.Request, _ []byte) {
 	s.ownSocket() // not before: a refusal is written on the way that waits
 	setUserTimeout(conn, beatsUntilDead*srv.cfg.Heartbeat)
 	srv.metrics.requested(pathSSE, http.StatusOK)
-	srv.mu.Lock()
-	delete(srv.shaking, conn)
-	srv.mu.Unlock()
 	srv.wg.Go(s.run)
 }
 

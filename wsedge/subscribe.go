@@ -53,6 +53,10 @@ func (s *session) subscribe(op *Op) *OpError {
 		return oe
 	}
 	srv, topic := s.srv, op.Subject.Topic
+	if most := srv.cfg.Limits.Positions; most > 0 && len(op.Resume) > most {
+		srv.limited(limitPositions)
+		return &OpError{Code: codeLimit, Message: "resume has more than " + strconv.Itoa(most) + " positions"}
+	}
 	ctx, cancel := context.WithTimeout(srv.ctx, srv.cfg.ReadyTimeout)
 	defer cancel()
 	view, oe := srv.readyTopic(ctx, topic)
@@ -76,6 +80,18 @@ func (s *session) subscribe(op *Op) *OpError {
 	o, oe := s.open(ctx, op, view)
 	if oe != nil {
 		return oe
+	}
+	if most := int64(srv.cfg.Limits.WaitingReplays); most > 0 {
+		need := int64(0)
+		for i := range o.starts {
+			if o.starts[i].from == fromReplay {
+				need++
+			}
+		}
+		if n := srv.replaying.Load(); need > 0 && n > 0 && n+need > most {
+			srv.limited(limitWaitingReplays)
+			return &OpError{Code: codeUnavailable, Message: "the node feeds too many subscriptions from Kafka already; try again", Retry: waitingRetry}
+		}
 	}
 	sub, oe := s.begin(op, o)
 	if sub != nil {
@@ -112,13 +128,18 @@ func (s *session) maySubscribe(text string) *OpError {
 		return &OpError{Code: codeAlreadySubscribed, Message: "this session is subscribed to the subject: send unsub first to begin anew"}
 	}
 	if n := s.srv.cfg.MaxSubscriptions; len(s.subs) >= n {
+		s.srv.limited(limitSubscriptions)
 		return &OpError{Code: codeLimit, Message: "a session has at most " + strconv.Itoa(n) + " subscriptions: use a pattern or unsub others"}
 	}
 	if s.subjects+len(text) > maxSubjects {
+		s.srv.limited(limitSubscriptions)
 		return &OpError{Code: codeLimit, Message: "the subjects of a session have at most " + strconv.Itoa(maxSubjects) + " bytes together: use a pattern or unsub others"}
 	}
 	return nil
 }
+
+// waitingRetry is after how long somebody may ask again for whom too many others were fed from Kafka.
+const waitingRetry = 2 * time.Second
 
 func notExposed() *OpError {
 	return &OpError{Code: codeBadSubject, Message: "no such topic is open to clients", absent: true}
@@ -269,6 +290,7 @@ func (s *session) begin(op *Op, o *opening) (*subscription, *OpError) {
 		return nil, &OpError{Code: codeLimit, Message: "the subjects of an SSE connection span at most " + strconv.Itoa(maxStreamPositions) + " partitions together: use several connections, or WebSocket"}
 	}
 	if s.cursors+len(cursors) > maxCursors {
+		s.srv.limited(limitSubscriptions)
 		return nil, &OpError{Code: codeLimit, Message: "the subscriptions of a session span at most " + strconv.Itoa(maxCursors) + " partitions together: unsub others"}
 	}
 	th.mu.Lock()

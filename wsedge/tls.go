@@ -44,6 +44,7 @@ func (srv *Server) shakeTLS(sock *clientConn) *tls.Conn {
 	switch {
 	case isTimeout(err):
 		reason = "timeout"
+		srv.limited(limitHandshakeTime)
 	case errors.As(err, &record) && record.Conn != nil && looksLikeHTTP(record.RecordHeader):
 		reason = "plain_http"
 	case errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed):
@@ -71,13 +72,19 @@ func looksLikeHTTP(head [5]byte) bool {
 // resets the connection, and the answer is lost with it; so Close reads for a moment what is still coming.
 type lingering struct{ net.Conn }
 
-const lingerTime = time.Second
+const (
+	lingerTime = time.Second
+	maxLinger  = 64 << 10
+)
 
 func (c *lingering) Close() error {
+	if _, sealed := layers(c.Conn); sealed != nil {
+		_ = sealed.CloseWrite()
+	}
 	if tcp := tcpConn(c.Conn); tcp != nil {
 		_ = tcp.CloseWrite()
 	}
 	_ = c.Conn.SetReadDeadline(time.Now().Add(lingerTime))
-	_, _ = io.CopyN(io.Discard, c.Conn, maxRequestHead)
+	_, _ = io.CopyN(io.Discard, bottom(c.Conn), maxLinger)
 	return c.Conn.Close()
 }

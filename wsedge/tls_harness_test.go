@@ -70,6 +70,12 @@ func (e *edge) connectWith(readBuffer int) net.Conn {
 	if readBuffer > 0 {
 		_ = conn.(*net.TCPConn).SetReadBuffer(readBuffer)
 	}
+	return e.sealed(conn)
+}
+
+// sealed begins TLS on a connection if the port wants it.
+func (e *edge) sealed(conn net.Conn) net.Conn {
+	e.t.Helper()
 	if e.tls == nil {
 		return conn
 	}

@@ -119,6 +119,7 @@ func (c *Nodes) environ(n *node) ([]string, error) {
 		"TIDEWIRE_CLUSTER_PEERS=" + strings.Join(peers, ","),
 		"TIDEWIRE_CLUSTER_SECRET=" + clusterSecret,
 		"TIDEWIRE_DATA_DIR=" + n.dir, "TIDEWIRE_KAFKA_BROKERS=" + strings.Join(brokers, ","),
+		"TIDEWIRE_MAX_CONNECTIONS_PER_IP=0", "TIDEWIRE_MAX_USER_PUBLISHES_PER_SECOND=0", // all clients are of one address
 		"PATH=" + os.Getenv("PATH"), "HOME=" + n.dir, "GOTRACEBACK=all",
 	}
 	return slices.Concat(env, c.env, n.env), nil

@@ -47,7 +47,8 @@ type Config struct {
 	AnyPartition  bool // producers put keys into any partition
 	Security      kafkaio.Security
 
-	TLS TLSConfig // of the clients' port
+	TLS    TLSConfig // of the clients' port
+	Limits Limits
 
 	CacheTTL       time.Duration
 	CacheBytes     int64
@@ -117,6 +118,7 @@ func (e *env) parse() (Config, error) {
 	e.parseCache(&c, &p)
 	e.parseEdge(&c, &p)
 	e.parseTLS(&c, &p)
+	e.parseLimits(&c, &p)
 	c.Log = e.logger(&c, &p)
 	e.secrets.log.Store(&c.Log)
 	e.parseAuth(&c, &p)

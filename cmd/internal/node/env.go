@@ -66,6 +66,29 @@ type env struct {
 	CacheTTL   string `envconfig:"TIDEWIRE_CACHE_TTL" default:"10m" desc:"how long a record stays in memory"`
 	CacheBytes string `envconfig:"TIDEWIRE_CACHE_BYTES" default:"" show:"25% of memory" desc:"budget of all partitions together, in bytes (also 512MiB, 2GiB)"`
 
+	MaxConnections       string `envconfig:"TIDEWIRE_MAX_CONNECTIONS" default:"" show:"80% of file descriptors" desc:"connections of clients in all"`
+	MaxConnectionsPerIP  string `envconfig:"TIDEWIRE_MAX_CONNECTIONS_PER_IP" default:"" show:"a quarter of these" desc:"of one address, with IPv6 of a /64; 0: no limit"`
+	MaxHandshakes        string `envconfig:"TIDEWIRE_MAX_HANDSHAKES" default:"8192" desc:"in the handshake at once: beyond it the oldest goes"`
+	HandshakeTimeout     string `envconfig:"TIDEWIRE_HANDSHAKE_TIMEOUT" default:"10s" desc:"until a request is whole, TLS included"`
+	MaxHeaderBytes       string `envconfig:"TIDEWIRE_MAX_HEADER_BYTES" default:"16384" desc:"a request's line and headers"`
+	TrustedProxies       string `envconfig:"TIDEWIRE_TRUSTED_PROXIES" default:"" show:"none" desc:"addresses and networks of proxies whose X-Forwarded-For is believed"`
+	ProxyProtocol        string `envconfig:"TIDEWIRE_PROXY_PROTOCOL" default:"false" desc:"these begin each connection with the PROXY protocol, version 2"`
+	MaxFrames            string `envconfig:"TIDEWIRE_MAX_FRAMES_PER_SECOND" default:"1000" desc:"frames of a session, requests of an address; 0: no limit"`
+	MaxBytes             string `envconfig:"TIDEWIRE_MAX_BYTES_PER_SECOND" default:"4194304" desc:"bytes that a session may send; 0: no limit"`
+	FrameTimeout         string `envconfig:"TIDEWIRE_FRAME_TIMEOUT" default:"1m" desc:"until a message is whole that has begun"`
+	MaxBadRequests       string `envconfig:"TIDEWIRE_MAX_BAD_REQUESTS" default:"100" desc:"of a session, one a second is forgiven; then it is closed with 4009"`
+	MaxSubscriptions     string `envconfig:"TIDEWIRE_MAX_SUBSCRIPTIONS" default:"10000" desc:"of a session"`
+	MaxPositions         string `envconfig:"TIDEWIRE_MAX_RESUME_POSITIONS" default:"16384" desc:"in a vector to resume from"`
+	MaxRecordHeaders     string `envconfig:"TIDEWIRE_MAX_RECORD_HEADERS" default:"256" desc:"headers of a publish"`
+	MaxRecordHeaderBytes string `envconfig:"TIDEWIRE_MAX_RECORD_HEADER_BYTES" default:"65536" desc:"their names and values together"`
+	MaxPublishes         string `envconfig:"TIDEWIRE_MAX_PUBLISHES" default:"4096" desc:"on their way to Kafka at once, of all clients"`
+	MaxSessionPublishes  string `envconfig:"TIDEWIRE_MAX_SESSION_PUBLISHES_PER_SECOND" default:"1000" desc:"publishes of a session; 0: no limit"`
+	MaxUserPublishes     string `envconfig:"TIDEWIRE_MAX_USER_PUBLISHES_PER_SECOND" default:"5000" desc:"publishes of a user, or of an address without one, on this node; 0: no limit"`
+	MaxReplays           string `envconfig:"TIDEWIRE_MAX_REPLAYS" default:"64" desc:"reads from Kafka for clients that resume, at once"`
+	MaxSessionReplays    string `envconfig:"TIDEWIRE_MAX_SESSION_REPLAYS" default:"4" desc:"of one session"`
+	MaxWaitingReplays    string `envconfig:"TIDEWIRE_MAX_WAITING_REPLAYS" default:"65536" desc:"subscriptions times partitions that are fed from Kafka or wait to be"`
+	MaxPendingBytes      string `envconfig:"TIDEWIRE_MAX_PENDING_BYTES" default:"" show:"10% of memory" desc:"kept in all for clients whose sockets do not take it, and for messages that are not whole"`
+
 	MaxFrameBytes  string `envconfig:"TIDEWIRE_MAX_FRAME_BYTES" default:"1048576" desc:"largest client frame"`
 	Heartbeat      string `envconfig:"TIDEWIRE_HEARTBEAT" default:"25s" desc:"silence after which a client gets a heartbeat"`
 	IsolationGrace string `envconfig:"TIDEWIRE_ISOLATION_GRACE" default:"10s" desc:"how long a node cut off from the majority keeps its clients"`
@@ -200,6 +223,8 @@ func (e *env) inForce(cfg Config) {
 	e.NodeID = string(cfg.NodeID)
 	e.ClusterListen, e.ClusterAdvertise = cfg.ClusterListen, cfg.ClusterAdvertise
 	e.CacheBytes = fmt.Sprint(cfg.CacheBytes)
+	e.MaxConnections, e.MaxConnectionsPerIP = fmt.Sprint(cfg.Limits.Connections), fmt.Sprint(max(0, cfg.Limits.ConnectionsPerAddress))
+	e.MaxPendingBytes = fmt.Sprint(cfg.Limits.PendingBytes)
 }
 
 // Unknown returns the variables that look like ours and are not, each with the name that was probably

@@ -175,6 +175,9 @@ func (n *Node) build() error {
 		Node: string(cfg.NodeID), Nodes: cfg.ClientNodes,
 		Heartbeat: cfg.Heartbeat, MaxFrameBytes: int64(cfg.MaxFrameBytes), AllowedOrigins: cfg.AllowedOrigins, Compression: cfg.Compression,
 		Auth: tokens, Anonymous: cfg.Anonymous, Revoked: n.isRevoked,
+		Limits: cfg.Limits.Limits, HandshakeTimeout: cfg.Limits.HandshakeTimeout, MaxBadRequests: cfg.Limits.BadRequests,
+		MaxSubscriptions: cfg.Limits.Subscriptions, MaxPublishes: cfg.Limits.Publishes,
+		MaxReplays: cfg.Limits.Replays, SessionReplays: cfg.Limits.SessionReplays,
 		HTTP: cfg.HTTP, Logger: cfg.Log, Registerer: n.metrics.registry,
 	})
 	if err != nil {
