@@ -54,7 +54,8 @@ A subject is /topic (records without a key), /topic/key, or a pattern: /topic/*,
 "tidectl COMMAND -h" explains a command's flags.
 
 Environment: TIDECTL_NODES (clients' addresses, host:port,…), TIDECTL_TOKEN or TIDEWIRE_TOKEN,
-TIDECTL_ADMIN (admin addresses), TIDECTL_KAFKA (brokers). Exit codes: 0 done, 1 failed, 2 wrong usage.
+TIDECTL_ADMIN (admin addresses), TIDECTL_ADMIN_TOKEN, or _CERT and _KEY, and _CA for https:// addresses,
+TIDECTL_KAFKA (brokers). Exit codes: 0 done, 1 failed, 2 wrong usage.
 `
 
 // errUsage marks an error about the arguments.

@@ -69,7 +69,7 @@ func runMembers(ctx context.Context, args []string, e env) error {
 	case len(list(*admin)) == 0:
 		return fmt.Errorf("%w: -admin is empty: name at least one address, as host:port", errUsage)
 	}
-	m := &membersCall{admin: list(*admin), json: *output == "json", out: e.out, timeout: *timeout}
+	m := &membersCall{env: e, admin: list(*admin), json: *output == "json", out: e.out, timeout: *timeout}
 	switch {
 	case rest[0] == "list" && len(rest) == 1:
 		return m.list(ctx)
@@ -87,6 +87,7 @@ func runMembers(ctx context.Context, args []string, e env) error {
 
 // membersCall is a question to whichever admin address answers first.
 type membersCall struct {
+	env     env
 	admin   []string
 	json    bool
 	out     io.Writer
@@ -100,7 +101,11 @@ const connectTimeout = 3 * time.Second
 // to another.
 func (m *membersCall) ask(ctx context.Context, method, path string, body []byte) (*http.Response, error) {
 	dialer := &net.Dialer{Timeout: connectTimeout}
-	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: dialer.DialContext}}
+	transport, err := adminTransport(m.env, &http.Transport{DisableKeepAlives: true, DialContext: dialer.DialContext})
+	if err != nil {
+		return nil, err
+	}
+	client := &http.Client{Transport: transport}
 	var failed []error
 	for _, addr := range m.admin {
 		if !strings.Contains(addr, "://") {

@@ -81,7 +81,7 @@ func runRevoke(ctx context.Context, args []string, e env) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, *timeout)
 	defer cancel()
-	m := &membersCall{admin: list(*admin), json: *output == "json", out: e.out}
+	m := &membersCall{env: e, admin: list(*admin), json: *output == "json", out: e.out}
 	if !asked {
 		return m.revocations(ctx)
 	}

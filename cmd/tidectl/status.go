@@ -55,7 +55,11 @@ func runStatus(ctx context.Context, args []string, e env) error {
 	case len(list(*admin)) == 0:
 		return fmt.Errorf("%w: -admin is empty: name at least one address, as host:port", errUsage)
 	}
-	client := &http.Client{Timeout: *timeout, Transport: &http.Transport{DisableKeepAlives: true}}
+	transport, err := adminTransport(e, &http.Transport{DisableKeepAlives: true})
+	if err != nil {
+		return err
+	}
+	client := &http.Client{Timeout: *timeout, Transport: transport}
 	var status *clusterStatus
 	var failed []error
 	for _, addr := range list(*admin) {

@@ -24,6 +24,8 @@ func TestCommandLine(t *testing.T) {
 		}
 	}))
 	defer healthy.Close()
+	secure := httptest.NewTLSServer(healthy.Config.Handler)
+	defer secure.Close()
 	sick := httptest.NewServer(http.NotFoundHandler())
 	defer sick.Close()
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
@@ -46,6 +48,7 @@ func TestCommandLine(t *testing.T) {
 		{"no such command", []string{"serve"}, nil, 2, "", `no command "serve"`},
 		{"two commands", []string{"config", "version"}, nil, 2, "", "one command at most"},
 		{"healthy", []string{"healthcheck"}, map[string]string{"TIDEWIRE_ADMIN_LISTEN": healthy.Listener.Addr().String()}, 0, "", ""},
+		{"healthy over TLS", []string{"healthcheck"}, map[string]string{"TIDEWIRE_ADMIN_LISTEN": secure.Listener.Addr().String(), "TIDEWIRE_ADMIN_TLS_CERT": "cert.pem"}, 0, "", ""},
 		{"sick", []string{"healthcheck"}, map[string]string{"TIDEWIRE_ADMIN_LISTEN": sick.Listener.Addr().String()}, 1, "", "404"},
 		{"address in use", nil, map[string]string{"TIDEWIRE_NODE_ID": "n1", "TIDEWIRE_KAFKA_BROKERS": "kafka:9092", "TIDEWIRE_KAFKA_TOPICS": "prices",
 			"TIDEWIRE_ADMIN_LISTEN": taken.Addr().String()}, 1, "", "TIDEWIRE_ADMIN_LISTEN"},

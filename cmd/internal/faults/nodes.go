@@ -75,7 +75,7 @@ func nodeNames(n int) []string {
 // newNodes prepares a cluster of count nodes for one topic; nothing is started yet. The hosts must be there.
 func newNodes(net Network, kafka *Kafka, path, dir, topic string, count int, extra []string) *Nodes {
 	c := &Nodes{net: net, kafka: kafka, path: path, dir: dir, group: "tidewire-" + topic, away: map[string]bool{}}
-	c.http = http.Client{Timeout: 2 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+	c.http = http.Client{Timeout: 2 * time.Second, Transport: withAdminToken{&http.Transport{DisableKeepAlives: true}}}
 	for _, name := range nodeNames(count) {
 		c.list = append(c.list, &node{name: name, dir: filepath.Join(dir, name), log: filepath.Join(dir, name+".log")})
 	}
@@ -119,6 +119,7 @@ func (c *Nodes) environ(n *node) ([]string, error) {
 		"TIDEWIRE_CLUSTER_PEERS=" + strings.Join(peers, ","),
 		"TIDEWIRE_CLUSTER_SECRET=" + clusterSecret,
 		"TIDEWIRE_DATA_DIR=" + n.dir, "TIDEWIRE_KAFKA_BROKERS=" + strings.Join(brokers, ","),
+		"TIDEWIRE_ADMIN_TOKEN=" + adminToken,
 		"TIDEWIRE_MAX_CONNECTIONS_PER_IP=0", "TIDEWIRE_MAX_USER_PUBLISHES_PER_SECOND=0", // all clients are of one address
 		"PATH=" + os.Getenv("PATH"), "HOME=" + n.dir, "GOTRACEBACK=all",
 	}
@@ -323,6 +324,18 @@ func (c *Nodes) Close() error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// adminToken opens the nodes' admin ports, which are not on the loopback interface in every network.
+const adminToken = "of the nodes that are broken"
+
+// withAdminToken shows it with every request.
+type withAdminToken struct{ http.RoundTripper }
+
+func (t withAdminToken) RoundTrip(r *http.Request) (*http.Response, error) {
+	r = r.Clone(r.Context())
+	r.Header.Set("Authorization", "Bearer "+adminToken)
+	return t.RoundTripper.RoundTrip(r)
 }
 
 // maxStatus bounds a node's answer.

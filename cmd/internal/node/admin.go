@@ -28,8 +28,14 @@ func (n *Node) adminHandler() http.Handler {
 		fmt.Fprintf(w, "tidewire %s, node %s\n\n/console/  the cluster, its rates and sessions, to look at in a browser\n/healthz   the process lives\n/readyz    it can serve\n/status    what it knows (?cluster=true: all nodes)\n/sessions  its clients, the furthest behind first\n/members   who belongs to the cluster\n/metrics   for Prometheus\n/debug/pprof/  profiles, for go tool pprof\n/admin/revocations  tokens that were taken back\n", Version(), n.cfg.NodeID)
 	})
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
-	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
+	guard := newGuard(&n.cfg.Admin)
+	mux.HandleFunc("POST /console/login", guard.login)
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) {
 		if why := n.notReady(); len(why) > 0 {
+			if !guard.shown(r) {
+				http.Error(w, "not ready", http.StatusServiceUnavailable) // why names nodes and groups
+				return
+			}
 			http.Error(w, "not ready: "+strings.Join(why, "; "), http.StatusServiceUnavailable)
 			return
 		}
@@ -47,7 +53,7 @@ func (n *Node) adminHandler() http.Handler {
 	n.revokeRoutes(mux)
 	n.consoleRoutes(mux)
 	n.profileRoutes(mux)
-	return mux
+	return n.ownNamesOnly(guard.protect(mux))
 }
 
 func writeJSON(w http.ResponseWriter, v any) {

@@ -28,6 +28,7 @@ type Config struct {
 	NodeID           bridge.NodeID
 	Listen           string // clients
 	AdminListen      string
+	Admin            AdminAccess
 	ClusterListen    string
 	ClusterAdvertise string
 	Peers            []replication.Peer // empty: a cluster of one
@@ -113,6 +114,7 @@ func (e *env) parse() (Config, error) {
 	}
 	c.Listen = p.address("TIDEWIRE_LISTEN", e.Listen)
 	c.AdminListen = p.address("TIDEWIRE_ADMIN_LISTEN", e.AdminListen)
+	e.parseAdmin(&c, &p)
 	e.parseCluster(&c, &p)
 	e.parseKafka(&c, &p)
 	e.parseCache(&c, &p)

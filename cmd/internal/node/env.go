@@ -23,6 +23,10 @@ type env struct {
 	NodeID           string `envconfig:"TIDEWIRE_NODE_ID" default:"" show:"host name" desc:"this node's name in the cluster"`
 	Listen           string `envconfig:"TIDEWIRE_LISTEN" default:":8080" desc:"clients: WebSocket, SSE, HTTP"`
 	AdminListen      string `envconfig:"TIDEWIRE_ADMIN_LISTEN" default:"127.0.0.1:8081" desc:"/healthz, /readyz, /metrics, /status, the console"`
+	AdminToken       string `envconfig:"TIDEWIRE_ADMIN_TOKEN" default:"" show:"none" desc:"who shows it may use the admin port; required, or a client certificate, where that is not on the loopback interface" secret:"true"`
+	AdminTLSCert     string `envconfig:"TIDEWIRE_ADMIN_TLS_CERT" default:"" show:"none" desc:"certificate for the admin port, PEM"`
+	AdminTLSKey      string `envconfig:"TIDEWIRE_ADMIN_TLS_KEY" default:"" show:"none" desc:"its key, PEM"`
+	AdminTLSClientCA string `envconfig:"TIDEWIRE_ADMIN_TLS_CLIENT_CA" default:"" show:"none" desc:"file of certificates, PEM: client certificates that they signed may use the admin port"`
 	ClusterListen    string `envconfig:"TIDEWIRE_CLUSTER_LISTEN" default:"" show:":7070; 127.0.0.1:7070 while nothing protects it" desc:"Raft and node-to-node calls, one port"`
 	ClusterAdvertise string `envconfig:"TIDEWIRE_CLUSTER_ADVERTISE" default:"" show:"the listen address" desc:"what peers dial"`
 	ClusterPeers     string `envconfig:"TIDEWIRE_CLUSTER_PEERS" default:"" show:"a cluster of one" desc:"n1=host:7070,n2=host:7070,n3=host:7070, this node included: what the cluster begins with, later where to find it"`

@@ -73,6 +73,9 @@ type Node struct {
 // New checks the configuration and binds the node's three addresses, so that one in use is told before
 // anything has begun. Close or Run must follow.
 func New(cfg Config) (*Node, error) {
+	if name, value, right := cfg.Admin.problem(cfg.AdminListen); name != "" {
+		return nil, fmt.Errorf("%s=%q: %s", name, value, right)
+	}
 	n := &Node{cfg: cfg, log: cfg.Log, begun: time.Now(), ready: make(chan struct{}), topicsIn: make(chan struct{})}
 	var err error
 	if n.security, err = cfg.clusterSecurity(); err != nil {
@@ -228,11 +231,20 @@ func (n *Node) Run(ctx context.Context) error {
 	sources, stopSources := context.WithCancel(background)
 	defer stopSources()
 
-	n.httpd = &http.Server{Handler: n.adminHandler(), ReadHeaderTimeout: 5 * time.Second, IdleTimeout: time.Minute}
-	parts.Go(func() { _ = n.httpd.Serve(n.admin) })
-	defer func() { _ = n.httpd.Close(); parts.Wait() }()
+	admin, adminCerts, err := n.adminListener()
+	if err != nil {
+		n.Close()
+		_ = n.producer.Close()
+		_ = n.client.Close()
+		return err
+	}
+	n.httpd = &http.Server{Handler: n.adminHandler(), ReadHeaderTimeout: 5 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 16 << 10}
+	parts.Go(func() { _ = n.httpd.Serve(admin) })
+	if adminCerts != nil {
+		parts.Go(func() { adminCerts.Run(sources) })
+	}
+	defer func() { stopSources(); _ = n.httpd.Close(); parts.Wait() }()
 
-	var err error
 	n.replication, err = replication.Open(replication.Config{
 		NodeID: n.cfg.NodeID, Version: Version(), Listener: n.cluster, Advertise: n.cfg.ClusterAdvertise, Peers: n.cfg.Peers,
 		Security: n.security, Insecure: n.cfg.ClusterInsecure,

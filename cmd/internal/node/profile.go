@@ -9,8 +9,8 @@ import (
 // names of functions and numbers, and, of the process's arguments, none: there are no secrets in these.
 func (n *Node) profileRoutes(mux *http.ServeMux) {
 	for _, kind := range []string{"allocs", "block", "goroutine", "heap", "mutex", "threadcreate"} {
-		mux.Handle("GET /debug/pprof/"+kind, n.ownNamesOnly(pprof.Handler(kind)))
+		mux.Handle("GET /debug/pprof/"+kind, pprof.Handler(kind))
 	}
-	mux.Handle("GET /debug/pprof/profile", n.ownNamesOnly(http.HandlerFunc(pprof.Profile)))
-	mux.Handle("GET /debug/pprof/trace", n.ownNamesOnly(http.HandlerFunc(pprof.Trace)))
+	mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
+	mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
 }

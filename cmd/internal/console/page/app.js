@@ -5,6 +5,7 @@ import { Rates } from './rates.js';
 import { showTiles } from './tiles.js';
 import { showNodes, showGroups, showPartitions, bestGroups, bestPartitions } from './cluster.js';
 import { watchSessions } from './sessions.js';
+import { login } from './login.js';
 import './try.js';
 
 const rates = new Rates();
@@ -75,7 +76,13 @@ const cluster = new Poll(() => '/status?cluster=true', 1000, {
     showGroups(nodes, groups);
     showPartitions(partitions);
   },
-  silence({ since, why, next }) {
+  silence({ since, why, next, status }) {
+    if (status === 401) { // it does answer
+      put($('health'), 'wants its admin token');
+      $('health').classList.add('off');
+      login(askAll);
+      return;
+    }
     const name = $('self').textContent;
     put($('silent-why'), `${name === '…' ? 'The node' : name} does not answer${since ? ` since ${clock(since)}` : ''} (${why}). What you see is from before. Next question in ${span(next / 1000 + 0.5)}.`);
     $('silent').hidden = false;
@@ -86,6 +93,9 @@ const cluster = new Poll(() => '/status?cluster=true', 1000, {
 });
 
 const sessions = watchSessions();
-$('again').addEventListener('click', () => { cluster.now(); sessions.now(); });
-cluster.now();
-sessions.now();
+function askAll() {
+  cluster.now();
+  sessions.now();
+}
+$('again').addEventListener('click', askAll);
+askAll();

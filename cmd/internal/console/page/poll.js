@@ -4,7 +4,7 @@
 const TIMEOUT = 8000, SLOWEST = 10000, LONGEST = 30000;
 
 export class Poll {
-  // on.answer(json) and on.silence({since, why, next}), one of them for each question.
+  // on.answer(json) and on.silence({since, why, next, status}), one of them for each question.
   constructor(address, every, on) {
     this.address = address;
     this.every = every;
@@ -30,7 +30,7 @@ export class Poll {
     let json, silence, wait;
     try {
       const answer = await fetch(this.address(), { signal: AbortSignal.timeout(TIMEOUT), cache: 'no-store' });
-      if (!answer.ok) throw new Error(`${answer.status}: ${(await answer.text()).slice(0, 300)}`);
+      if (!answer.ok) throw Object.assign(new Error(`${answer.status}: ${(await answer.text()).slice(0, 300)}`), { status: answer.status });
       json = await answer.json();
       this.failures = 0;
       this.since = new Date();
@@ -38,7 +38,7 @@ export class Poll {
     } catch (err) {
       const longest = Math.min(LONGEST, this.every * 2 ** Math.min(++this.failures, 8));
       wait = longest / 2 + (Math.random() * longest) / 2;
-      silence = { since: this.since, why: err.name === 'TimeoutError' ? `no answer within ${TIMEOUT / 1000} s` : err.message, next: wait };
+      silence = { since: this.since, status: err.status, why: err.name === 'TimeoutError' ? `no answer within ${TIMEOUT / 1000} s` : err.message, next: wait };
     }
     this.asking = false;
     if (this.again) {
