@@ -5,6 +5,9 @@ GO ?= go
 FUZZTIME ?= 10s
 # So many of a package's tests run side by side: those against clusters and brokers wait for most of their time.
 PARALLEL ?= 4
+# Packages at a time in `make unit`: they wait for brokers, elections and timers more than they compute, so one more than
+# two processors can do keeps these busy (with two packages at a time they were idle for half of it).
+PACKAGES ?= 3
 
 .PHONY: help build run test unit lint fuzz bench microbench clean
 
@@ -40,10 +43,10 @@ lint: licences ## gofmt, go vet, staticcheck, licences
 
 unit: ## all tests without the race detector, real Kafka and a real browser included
 	@[ -x /usr/bin/chromium ] || [ -n "$$TIDEWIRE_TEST_BROWSER" ] || echo "*** NOT RUN: the tests in a real browser: there is no /usr/bin/chromium (see CONTRIBUTING.md)"
-	$(GO) test -timeout 20m -parallel $(PARALLEL) $(LONGEST) ./...
+	$(GO) test -timeout 20m -p $(PACKAGES) -parallel $(PARALLEL) $(LONGEST) ./...
 
 # They begin first, so that no processor is idle while the last of them ends.
-LONGEST = ./cmd/internal/node ./kafkaio ./cmd/internal/browsertest
+LONGEST = ./cmd/internal/node ./kafkaio ./cmd/internal/browsertest ./wsedge ./replication ./cmd/internal/bench ./cmd/internal/verify
 
 .PHONY: race
 race: ## the tests again with the race detector where goroutines meet

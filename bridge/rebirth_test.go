@@ -97,6 +97,7 @@ func TestRebornKnowsWhatTheCommitDidNot(t *testing.T) {
 	n.depose()
 	n = reborn(t, k, 1)
 	n.wantNext(orders0, 7)
+	eventually(t, func() bool { return len(n.Commits()) > 0 }, func() string { return "it has nothing to commit: its message ids are not back" })
 	k.commit(n)
 	n.depose()
 	n = reborn(t, k, 1)

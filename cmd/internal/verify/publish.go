@@ -164,6 +164,8 @@ func (p *publisher) withLibrary(ctx context.Context, x Publish, ack string) Atte
 		m.Value = tidewire.Text(string(value))
 	case formB64:
 		m.Value = tidewire.Bytes(value)
+	default:
+		m.Value = tidewire.Null()
 	}
 	acked, err := p.lib.Publish(ctx, x.Subject, m)
 	a.Answered, a.Node = p.d.Now(), p.lib.Node()
