@@ -88,7 +88,10 @@ func (srv *Server) openStream(conn net.Conn, r *http.Request, _ []byte) {
 			return
 		}
 	}
+	s.mu.Lock() // replays may be at work already
 	s.rest = streamHead(w.Header(), srv.cfg.DrainSpread)
+	s.weigh()
+	s.mu.Unlock()
 	if err := conn.SetDeadline(time.Time{}); err != nil || !srv.register(s) {
 		s.mu.Lock()
 		s.abort()

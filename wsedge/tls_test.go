@@ -28,12 +28,15 @@ func TestOverTLS(t *testing.T) {
 		"PingDuringBacklog": TestPingDuringBacklog, "CutAndResume": TestCutAndResume,
 		"SlowReader": TestSlowReader, "DeadReaderIsCut": TestDeadReaderIsCut, "PartialWritesTearNoFrame": TestPartialWritesTearNoFrame,
 		"ReplaysOfOneSessionAreBounded": TestReplaysOfOneSessionAreBounded, "ReplaysOfOneSessionTakeTurns": TestReplaysOfOneSessionTakeTurns,
-		"ConflationIsItsTwin": TestConflationIsItsTwin, "DeliveryAllocatesNothing": TestDeliveryAllocatesNothing,
+		"ConflationIsItsTwin": TestConflationIsItsTwin,
 		"Stream": TestStream, "StreamRefused": TestStreamRefused, "StreamDrain": TestStreamDrain,
 		"StreamSlowReader": TestStreamSlowReader, "StreamCutAndResume": TestStreamCutAndResume, "StreamAsALaterRequest": TestStreamAsALaterRequest,
 		"PublishOverHTTP": TestPublishOverHTTP, "PublishOverHTTPRefused": TestPublishOverHTTPRefused, "LongHistoryOverHTTP": TestLongHistoryOverHTTP,
 	} {
 		t.Run(name, test)
+	}
+	if !underRace { // the race detector makes pools forget what they hold, and what is sealed lies in one
+		t.Run("DeliveryAllocatesNothing", TestDeliveryAllocatesNothing)
 	}
 }
 

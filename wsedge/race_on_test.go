@@ -1,0 +1,5 @@
+//go:build race
+
+package wsedge
+
+const underRace = true
