@@ -303,7 +303,7 @@ func TestConflationCutAndResume(t *testing.T) {
 					t.Errorf("%s: the last of %s is %v, got %v", text, key, pos, last[key].pos)
 				}
 			}
-			if len(got) == 0 || cc.Budget < 1<<20 && e.node.replays == 0 {
+			if len(got) == 0 || cc.Budget < 1<<20 && e.node.replayed() == 0 {
 				t.Errorf("%d came, %d replays: the test shows less than it says", len(got), e.node.replays)
 			}
 		})

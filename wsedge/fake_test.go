@@ -245,3 +245,10 @@ func until(t testing.TB, what string, ok func() bool) {
 }
 
 func value(i int) []byte { return fmt.Appendf(nil, `{"n":%d}`, i) }
+
+// replayed is how often Replay was called.
+func (n *fakeNode) replayed() int {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.replays
+}

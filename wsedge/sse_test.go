@@ -231,7 +231,7 @@ func TestStreamHeartbeat(t *testing.T) {
 	if ev := s.want("msg"); ev.Pos[2] != 301 {
 		t.Fatal(ev.raw)
 	}
-	if e.node.replays != 0 {
+	if e.node.replayed() != 0 {
 		t.Error("Kafka was read for it")
 	}
 }
@@ -452,7 +452,7 @@ func TestStreamCutAndResume(t *testing.T) {
 			}
 		}
 	}
-	if e.node.replays == 0 {
+	if e.node.replayed() == 0 {
 		t.Error("nobody had to be read from Kafka: the test shows less than it says")
 	}
 }

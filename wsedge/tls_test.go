@@ -29,7 +29,7 @@ func TestOverTLS(t *testing.T) {
 		"SlowReader": TestSlowReader, "DeadReaderIsCut": TestDeadReaderIsCut, "PartialWritesTearNoFrame": TestPartialWritesTearNoFrame,
 		"ReplaysOfOneSessionAreBounded": TestReplaysOfOneSessionAreBounded, "ReplaysOfOneSessionTakeTurns": TestReplaysOfOneSessionTakeTurns,
 		"ConflationIsItsTwin": TestConflationIsItsTwin,
-		"Stream": TestStream, "StreamRefused": TestStreamRefused, "StreamDrain": TestStreamDrain,
+		"Stream":              TestStream, "StreamRefused": TestStreamRefused, "StreamDrain": TestStreamDrain,
 		"StreamSlowReader": TestStreamSlowReader, "StreamCutAndResume": TestStreamCutAndResume, "StreamAsALaterRequest": TestStreamAsALaterRequest,
 		"PublishOverHTTP": TestPublishOverHTTP, "PublishOverHTTPRefused": TestPublishOverHTTPRefused, "LongHistoryOverHTTP": TestLongHistoryOverHTTP,
 	} {
