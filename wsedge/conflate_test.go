@@ -304,7 +304,7 @@ func TestConflationCutAndResume(t *testing.T) {
 				}
 			}
 			if len(got) == 0 || cc.Budget < 1<<20 && e.node.replayed() == 0 {
-				t.Errorf("%d came, %d replays: the test shows less than it says", len(got), e.node.replays)
+				t.Errorf("%d came, %d replays: the test shows less than it says", len(got), e.node.replayed())
 			}
 		})
 	}
