@@ -158,7 +158,7 @@ func TestCutAndResume(t *testing.T) {
 	close(stop)
 	followers.Wait()
 	e.node.mu.Lock()
-	replays := e.node.replayed()
+	replays := e.node.replays
 	e.node.mu.Unlock()
 	if replays == 0 {
 		t.Error("nobody had to be read from Kafka: the test shows less than it says")
