@@ -67,6 +67,7 @@ func (s *session) ring(now int64) {
 		s.wakeAt(next)
 	}
 	s.watchClock()
+	s.watchAnswers()
 	s.mu.Unlock()
 	s.enqueue()
 }

@@ -85,12 +85,15 @@ func (srv *Server) openHistory(r *http.Request, raw string) (*pastRecords, error
 	if oe != nil {
 		return nil, oe
 	}
-	subject, _, err := pathSubject(raw)
+	subject, text, err := pathSubject(raw)
 	if err != nil {
 		return nil, err
 	}
 	if !srv.mayRead(id, subject) {
 		return nil, forbid(id, toRead)
+	}
+	if _, oe := srv.ask(r.Context(), id, "", auth.ActionSub, text); oe != nil {
+		return nil, oe
 	}
 	q, err := url.ParseQuery(r.URL.RawQuery)
 	if err != nil {

@@ -14,6 +14,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/tidewire/tidewire/bridge"
+	"github.com/tidewire/tidewire/wsedge/auth"
 )
 
 const (
@@ -114,6 +115,10 @@ func (srv *Server) publishOp(w http.ResponseWriter, r *http.Request, raw string)
 	if !srv.mayWrite(id, op.Subject) {
 		srv.metrics.published("refused")
 		return nil, forbid(id, toWrite)
+	}
+	if _, oe := srv.ask(r.Context(), id, "", auth.ActionPub, op.Text); oe != nil {
+		srv.metrics.published("refused")
+		return nil, oe
 	}
 	if view, ok := srv.cfg.Backend.Topic(op.Subject.Topic); !ok || !view.Publish {
 		srv.metrics.published("refused")

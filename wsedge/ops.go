@@ -55,7 +55,8 @@ type Op struct {
 	Mid      string          // pub
 	Ack      bridge.Ack      // pub
 
-	by *auth.Identity // on whose behalf; nil: nobody's
+	by  *auth.Identity // on whose behalf; nil: nobody's
+	yes yes            // sub: what somebody who was asked about it says
 }
 
 // PartitionPosition is one entry of a vector.

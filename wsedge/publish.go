@@ -184,14 +184,14 @@ func (s *session) publishLine(text string) {
 
 // publishOne publishes and returns the frame of the answer.
 func (s *session) publishOne(op *Op) []byte {
-	if e := s.mayStill(op); e != nil {
+	ctx, cancel := context.WithTimeout(s.srv.ctx, publishTimeout)
+	defer cancel()
+	if e := s.mayStill(ctx, op); e != nil {
 		s.srv.metrics.published("refused")
 		s.srv.metrics.failed(e.Code)
 		e.ID = op.ID
 		return appendError(nil, e)
 	}
-	ctx, cancel := context.WithTimeout(s.srv.ctx, publishTimeout)
-	defer cancel()
 	result, e := s.srv.carryOutPublish(ctx, op)
 	if e != nil {
 		e.ID = op.ID

@@ -49,6 +49,10 @@ type Config struct {
 	// authenticates and before a publish that has waited; it must not block. Nil: never. See EndSessions.
 	Revoked func(*auth.Identity) bool
 
+	// Decider is asked about everything that a client subscribes to, reads or publishes and that its rights allow,
+	// and about everything at all where its token has no rights or nobody is asked for one. Nil: nobody is asked.
+	Decider auth.Decider
+
 	// HTTP answers every path but /ws, /sse, /publish and /history. Default: 404.
 	HTTP http.Handler
 

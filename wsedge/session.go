@@ -241,7 +241,7 @@ func (s *session) isClosing() bool {
 
 // carryOut does what an op asks for and answers it, or returns why not.
 func (s *session) carryOut(op *Op) *OpError {
-	if oe := s.allowed(op); oe != nil {
+	if oe := s.allowed(s.srv.ctx, op); oe != nil {
 		return oe
 	}
 	switch op.Kind {

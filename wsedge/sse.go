@@ -2,6 +2,7 @@ package wsedge
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"math/rand/v2"
 	"net"
@@ -73,8 +74,10 @@ func (srv *Server) openStream(conn net.Conn, r *http.Request, _ []byte) {
 	s.admit(id)
 	s.stream = new(stream)
 	s.hold()
+	asking, cancel := context.WithTimeout(srv.ctx, authTimeout) // for all of them together
+	defer cancel()
 	for i := range ops {
-		oe := s.allowed(&ops[i])
+		oe := s.allowed(asking, &ops[i])
 		if oe == nil {
 			oe = s.subscribe(&ops[i])
 		}
@@ -84,6 +87,7 @@ func (srv *Server) openStream(conn net.Conn, r *http.Request, _ []byte) {
 			s.gone = true
 			s.mu.Unlock()
 			s.leave()
+			srv.wheel.stop(s.alarm) // nothing sets it from here on
 			refused(oe)
 			return
 		}
@@ -97,6 +101,7 @@ func (srv *Server) openStream(conn net.Conn, r *http.Request, _ []byte) {
 		s.abort()
 		s.mu.Unlock()
 		s.leave()
+		srv.wheel.stop(s.alarm)
 		_ = conn.SetDeadline(time.Now().Add(srv.cfg.CloseTimeout))
 		refused(srv.elsewhere("draining"))
 		return

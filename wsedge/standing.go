@@ -17,7 +17,7 @@ type Authenticator interface {
 }
 
 // A standing is whom a session acts for, and until when. A session has one where tokens are asked for
-// (Config.Auth), else its pointer is nil and nothing here costs anything.
+// (Config.Auth) or somebody is asked (Config.Decider), else its pointer is nil and nothing here costs anything.
 //
 // Invariant I8 has one gate, session.mu. Rights change with mu held; what they no longer cover is ended there
 // (session.end), and a turn, which holds mu from the first look into the cache until the socket has taken what it
@@ -30,6 +30,10 @@ type standing struct {
 	id    *auth.Identity // nil: nobody, so far
 	warn  int64          // unix milliseconds: when the client is told that its token expires; 0: no more
 	until int64          // unix milliseconds: when the session ends, unless a token comes before; 0: never
+
+	// See decide.go.
+	nextAsk int64 // by Server.now: when to look at the answers of the Decider; 0: there are none
+	asking  bool  // a goroutine is asking
 }
 
 const (
@@ -55,7 +59,7 @@ const (
 // admit gives a session its standing, before anybody else knows of it. id is nil for one that has shown no token.
 func (s *session) admit(id *auth.Identity) {
 	cfg := &s.srv.cfg
-	if cfg.Auth == nil {
+	if cfg.Auth == nil && cfg.Decider == nil {
 		return
 	}
 	s.standing = new(standing)
@@ -132,14 +136,17 @@ func (srv *Server) revoked(id *auth.Identity) bool {
 	return srv.cfg.Revoked != nil && srv.cfg.Revoked(id)
 }
 
-// mayRead says whether somebody, who may be nil, may read all records of a subject.
+// mayRead says whether somebody, who may be nil, may read all records of a subject, as far as rights go.
 func (srv *Server) mayRead(id *auth.Identity, subject Subject) bool {
-	return srv.cfg.Auth == nil || srv.cfg.Anonymous.MaySubscribe(subject) || id != nil && id.Rights.MaySubscribe(subject)
+	return srv.cfg.Auth == nil || srv.cfg.Anonymous.MaySubscribe(subject) || id != nil && (id.Rights.MaySubscribe(subject) || srv.leftOpen(id))
 }
 
 func (srv *Server) mayWrite(id *auth.Identity, subject Subject) bool {
-	return srv.cfg.Auth == nil || srv.cfg.Anonymous.MayPublish(subject) || id != nil && id.Rights.MayPublish(subject)
+	return srv.cfg.Auth == nil || srv.cfg.Anonymous.MayPublish(subject) || id != nil && (id.Rights.MayPublish(subject) || srv.leftOpen(id))
 }
+
+// leftOpen says that a token leaves it all to the Decider.
+func (srv *Server) leftOpen(id *auth.Identity) bool { return srv.cfg.Decider != nil && id.Silent }
 
 // forbid is the answer to who may not.
 func forbid(id *auth.Identity, what string) *OpError {
@@ -155,26 +162,30 @@ const (
 )
 
 // allowed says why an op may not be carried out, before anything is found out about its subject.
-func (s *session) allowed(op *Op) *OpError {
+func (s *session) allowed(ctx context.Context, op *Op) (oe *OpError) {
 	if s.standing == nil {
 		return nil
 	}
 	id := s.identity()
+	op.by = id
 	switch {
 	case op.Kind == OpSub && !s.srv.mayRead(id, op.Subject):
 		return forbid(id, toRead)
 	case op.Kind == OpPub && !s.srv.mayWrite(id, op.Subject):
 		return forbid(id, toWrite)
-	case op.Kind == OpUnsub && id == nil && s.srv.cfg.Anonymous.Empty():
+	case op.Kind == OpUnsub && id == nil && s.srv.cfg.Auth != nil && s.srv.cfg.Anonymous.Empty():
 		return forbid(id, "do anything")
+	case op.Kind == OpSub:
+		op.yes, oe = s.srv.ask(ctx, id, s.name(), auth.ActionSub, op.Text)
+	case op.Kind == OpPub:
+		_, oe = s.srv.ask(ctx, id, s.name(), auth.ActionPub, op.Text)
 	}
-	op.by = id
-	return nil
+	return oe
 }
 
 // mayStill is allowed for a publish that has waited for its turn: its token may have ended meanwhile, or the
 // session's rights been replaced.
-func (s *session) mayStill(op *Op) *OpError {
+func (s *session) mayStill(ctx context.Context, op *Op) *OpError {
 	if s.standing == nil {
 		return nil
 	}
@@ -184,7 +195,8 @@ func (s *session) mayStill(op *Op) *OpError {
 	if id := s.identity(); !s.srv.mayWrite(id, op.Subject) {
 		return forbid(id, toWrite)
 	}
-	return nil
+	_, oe := s.srv.ask(ctx, op.by, s.name(), auth.ActionPub, op.Text) // as a rule the answer is known
+	return oe
 }
 
 // authenticate carries out an auth. The reader calls it.
@@ -195,7 +207,7 @@ func (s *session) authenticate(op *Op) *OpError {
 	}
 	id, oe := s.srv.identify(s.srv.ctx, op.Token)
 	if oe == nil {
-		s.adopt(op.ID, id)
+		s.adopt(op.ID, id, s.askFor(id))
 		return nil
 	}
 	if oe.Code != codeUnauthenticated {
@@ -211,8 +223,9 @@ func (s *session) authenticate(op *Op) *OpError {
 	return nil
 }
 
-// adopt replaces the rights of a session, and ends what they do not cover.
-func (s *session) adopt(opID uint64, id *auth.Identity) {
+// adopt replaces the rights of a session, and ends what they do not cover. allowed is what the Decider allows of
+// that.
+func (s *session) adopt(opID uint64, id *auth.Identity, allowed map[*subscription]yes) {
 	s.mu.Lock()
 	if s.closing || s.gone {
 		s.mu.Unlock()
@@ -220,15 +233,20 @@ func (s *session) adopt(opID uint64, id *auth.Identity) {
 	}
 	s.standing.take(id)
 	s.control = appendAuthed(s.control, opID, s.standing.until)
-	for text, sub := range s.subs {
-		if !s.srv.mayRead(id, sub.subject) {
-			delete(s.subs, text)
-			s.end(sub)
-			s.control = appendUnsubbed(s.control, 0, text, reasonForbidden)
+	for _, sub := range s.subs {
+		yes, ok := allowed[sub]
+		if !s.srv.mayRead(id, sub.subject) || s.srv.cfg.Decider != nil && !ok {
+			s.forbidSub(sub)
+			continue
 		}
+		sub.yes = yes
 	}
 	s.withhold()
+	if len(allowed) > 0 {
+		s.standing.nextAsk = 1
+	}
 	s.watchClock()
+	s.watchAnswers()
 	s.mu.Unlock()
 	s.enqueue()
 	s.checkRevoked()

@@ -339,6 +339,12 @@ func (s *session) begin(op *Op, o *opening) (*subscription, *OpError) {
 		s.subs = make(map[string]*subscription)
 	}
 	s.subs[sub.text] = sub
+	if sub.yes = op.yes; sub.yes.until != 0 {
+		if st := s.standing; st.nextAsk == 0 || sub.yes.askAt < st.nextAsk {
+			st.nextAsk = max(1, sub.yes.askAt)
+		}
+		s.wakeAt(s.standing.nextAsk)
+	}
 	sub.counted = len(cursors)
 	s.cursors += sub.counted
 	s.subjects += len(sub.text)

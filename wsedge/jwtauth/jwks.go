@@ -64,17 +64,17 @@ const (
 	maxMissing    = 256
 )
 
-// CheckJWKS says what is wrong with the address of a key set.
-func CheckJWKS(text string) (*url.URL, error) {
+// CheckAddress says what is wrong with the address of a service whose answers decide who may do what.
+func CheckAddress(text string) (*url.URL, error) {
 	u, err := url.Parse(text)
 	if err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http" {
-		return nil, errors.New("want an address such as https://idp.example.com/.well-known/jwks.json")
+		return nil, errors.New("want an address such as https://idp.example.com/path")
 	}
 	if u.User != nil {
 		return nil, errors.New("want an address without user and password")
 	}
 	if u.Scheme == "http" && !loopback(u.Hostname()) {
-		return nil, errors.New("want https: whoever can change the answer makes his own tokens; http is for the loopback interface only")
+		return nil, errors.New("want https: whoever can change the answer decides who may do what; http is for the loopback interface only")
 	}
 	return u, nil
 }

@@ -110,7 +110,7 @@ func (b *syncBuffer) String() string {
 
 func startVerifier(t *testing.T, address string) fetching {
 	t.Helper()
-	u, err := CheckJWKS(address)
+	u, err := CheckAddress(address)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -347,13 +347,13 @@ func TestJWKSHangs(t *testing.T) {
 	}
 }
 
-func TestCheckJWKS(t *testing.T) {
+func TestCheckAddress(t *testing.T) {
 	for text, word := range map[string]string{
 		"https://idp.example.com/jwks.json": "", "http://127.0.0.1:8080/jwks": "", "http://localhost/jwks": "", "http://[::1]:80/jwks": "",
 		"http://idp.example.com/jwks": "https", "http://127.0.0.1.example.com/": "https", "ftp://idp/": "address", "idp.example.com": "address", "": "address",
 		"https://u:planted@idp.example.com/": "without user", "https://": "address", "file:///etc/passwd": "address", ":": "address",
 	} {
-		u, err := CheckJWKS(text)
+		u, err := CheckAddress(text)
 		if word == "" && (err != nil || u.String() != text) || word != "" && (err == nil || !strings.Contains(err.Error(), word) || strings.Contains(err.Error(), "planted")) {
 			t.Errorf("%s: %v, %v", text, u, err)
 		}

@@ -30,7 +30,7 @@ type Config struct {
 	// Keys are public keys of which any may have signed: *rsa.PublicKey, *ecdsa.PublicKey, ed25519.PublicKey, as
 	// ParseKeys returns them.
 	Keys []crypto.PublicKey
-	// JWKS is where a JSON Web Key Set is fetched, and fetched again while Run runs. Nil: nowhere. See CheckJWKS.
+	// JWKS is where a JSON Web Key Set is fetched, and fetched again while Run runs. Nil: nowhere. See CheckAddress.
 	JWKS *url.URL
 
 	// Algorithms are those that are taken, by their names in RFC 7518 and RFC 8037. Empty: all that the keys are

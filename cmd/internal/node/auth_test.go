@@ -2,9 +2,12 @@ package node
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptest"
+	"net/url"
 	"testing"
 	"time"
 
@@ -12,6 +15,7 @@ import (
 
 	"github.com/tidewire/tidewire/kafkaio/kafkatest"
 	"github.com/tidewire/tidewire/wsedge/jwtauth"
+	"github.com/tidewire/tidewire/wsedge/webhook"
 )
 
 // Two users of a whole cluster: each reads and writes what its token says and nothing else, on any node, and the
@@ -108,5 +112,57 @@ func TestTokensOnACluster(t *testing.T) {
 	}
 	if len(offsets) != 2 {
 		t.Errorf("two users' messages with one id lie at %v", offsets)
+	}
+}
+
+// A service that decides is asked by a whole node, with the session and the claims of its token.
+func TestWebhookOfANode(t *testing.T) {
+	t.Parallel()
+	k := &aKafka{brokers: kafkatest.Fake(t).Brokers()}
+	topic := k.topic(t, 1, nil)
+	asked := make(chan map[string]any, 10)
+	service := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		var q map[string]any
+		_ = json.NewDecoder(r.Body).Decode(&q)
+		asked <- q
+		fmt.Fprintf(w, `{"allow":%v,"ttl_s":60}`, q["subject"] == "/"+topic+"/yes")
+	}))
+	defer service.Close()
+	address, err := url.Parse(service.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := startCluster(t, k, 1, topic, func(cfg *Config) {
+		cfg.Auth = &jwtauth.Config{Secret: func() []byte { return []byte(longSecret) }, Claim: "tidewire", KeepClaims: true}
+		cfg.Webhook = &webhook.Config{URL: address, Timeout: waitTime}
+	})
+	token, err := jwt.NewWithClaims(jwt.SigningMethodHS256, jwt.MapClaims{"sub": "alice", "team": "blue"}).SignedString([]byte(longSecret))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), waitTime)
+	defer cancel()
+	w, err := dialWire(ctx, c.addr(0))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.close()
+	for _, op := range []map[string]any{
+		{"op": "auth", "token": token}, {"op": "sub", "id": 2, "subject": "/" + topic + "/no"}, {"op": "sub", "id": 3, "subject": "/" + topic + "/yes"},
+	} {
+		if err := w.send(ctx, op); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, want := range []string{"authed", "error", "subbed"} {
+		f, err := w.next(ctx)
+		if err != nil || f.Op != want || f.Op == "error" && f.Code != "forbidden" {
+			t.Fatalf("want %s: %+v, %v", want, f, err)
+		}
+	}
+	q := <-asked
+	claims, _ := q["claims"].(map[string]any)
+	if q["user"] != "alice" || q["action"] != "sub" || q["session"] == "" || claims["team"] != "blue" {
+		t.Errorf("asked %v", q)
 	}
 }

@@ -20,6 +20,7 @@ import (
 	"github.com/tidewire/tidewire/wsedge"
 	"github.com/tidewire/tidewire/wsedge/auth"
 	"github.com/tidewire/tidewire/wsedge/jwtauth"
+	"github.com/tidewire/tidewire/wsedge/webhook"
 )
 
 // Config of a node: what the variables of `tidewire -h` say, typed. FromEnv makes one; tests and the
@@ -60,6 +61,7 @@ type Config struct {
 
 	Auth        *jwtauth.Config // nil: nobody is asked for a token
 	Anonymous   auth.Rights     // of everybody; only with Auth
+	Webhook     *webhook.Config // nil: no service is asked about rights
 	Compression bool            // of WebSocket messages, for clients that ask for it
 
 	// ClientNodes are the addresses that a draining node sends its clients to. Empty: they keep to
@@ -124,6 +126,7 @@ func (e *env) parse() (Config, error) {
 	c.Log = e.logger(&c, &p)
 	e.secrets.log.Store(&c.Log)
 	e.parseAuth(&c, &p)
+	e.parseWebhook(&c, &p)
 	return c, p.err()
 }
 

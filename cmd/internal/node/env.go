@@ -112,6 +112,10 @@ type env struct {
 	AnonymousSub      string `envconfig:"TIDEWIRE_ANONYMOUS_SUB" default:"" show:"none" desc:"with jwt: subjects and patterns that everybody may subscribe to, with or without a token"`
 	AnonymousPub      string `envconfig:"TIDEWIRE_ANONYMOUS_PUB" default:"" show:"none" desc:"the same for publishing"`
 
+	AuthWebhook        string `envconfig:"TIDEWIRE_AUTH_WEBHOOK" default:"" show:"none" desc:"https address of a service that decides about each session and subject, besides the tokens' rights"`
+	AuthWebhookToken   string `envconfig:"TIDEWIRE_AUTH_WEBHOOK_TOKEN" default:"" show:"none" desc:"bearer token that the service is shown" secret:"true"`
+	AuthWebhookTimeout string `envconfig:"TIDEWIRE_AUTH_WEBHOOK_TIMEOUT" default:"2s" desc:"how long it may take; then the answer is no"`
+
 	LogLevel  string `envconfig:"TIDEWIRE_LOG_LEVEL" default:"info" desc:"trace, debug, info, warn or error"`
 	LogFormat string `envconfig:"TIDEWIRE_LOG_FORMAT" default:"json" desc:"json, or console for people"`
 

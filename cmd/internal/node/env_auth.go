@@ -8,6 +8,7 @@ import (
 
 	"github.com/tidewire/tidewire/wsedge/auth"
 	"github.com/tidewire/tidewire/wsedge/jwtauth"
+	"github.com/tidewire/tidewire/wsedge/webhook"
 )
 
 // parseAuth reads who may do what. What is given for tokens while nobody is asked for one stops the start: whoever
@@ -50,7 +51,7 @@ func (e *env) parseAuth(c *Config, p *problems) {
 	}
 	if e.AuthJWKSURL != "" {
 		var err error
-		if cfg.JWKS, err = jwtauth.CheckJWKS(e.AuthJWKSURL); err != nil {
+		if cfg.JWKS, err = jwtauth.CheckAddress(e.AuthJWKSURL); err != nil {
 			p.add("TIDEWIRE_AUTH_JWKS_URL", addressOf(e.AuthJWKSURL), "%v", err)
 		}
 	}
@@ -85,6 +86,29 @@ func (e *env) parseAnonymous(c *Config, p *problems) {
 		}
 	}
 	c.Anonymous, _ = auth.ParseRights(sub, pub) // what is wrong has been told
+}
+
+func (e *env) parseWebhook(c *Config, p *problems) {
+	timeout := p.duration("TIDEWIRE_AUTH_WEBHOOK_TIMEOUT", e.AuthWebhookTimeout, 10*time.Millisecond, 10*time.Second)
+	token := e.secret("TIDEWIRE_AUTH_WEBHOOK_TOKEN")
+	if e.AuthWebhook == "" {
+		if token.IsSet() {
+			p.add("TIDEWIRE_AUTH_WEBHOOK_TOKEN", mask, "given without TIDEWIRE_AUTH_WEBHOOK")
+		}
+		return
+	}
+	u, err := jwtauth.CheckAddress(e.AuthWebhook)
+	if err != nil {
+		p.add("TIDEWIRE_AUTH_WEBHOOK", addressOf(e.AuthWebhook), "%v", err)
+		return
+	}
+	c.Webhook = &webhook.Config{URL: u, Timeout: timeout, Log: c.Log.With().Str("component", "auth").Logger()}
+	if token.IsSet() {
+		c.Webhook.Token = token.Value
+	}
+	if c.Auth != nil {
+		c.Auth.KeepClaims = true
+	}
 }
 
 // maskedSecret is the mask where there is a secret, and nothing where there is none.

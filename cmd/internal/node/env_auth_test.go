@@ -38,6 +38,7 @@ func TestAuthOfTheEnvironment(t *testing.T) {
 	setEnv(t, map[string]string{
 		"TIDEWIRE_NODE_ID": "n1", "TIDEWIRE_AUTH": "jwt", "TIDEWIRE_AUTH_JWT_SECRET": longSecret, "TIDEWIRE_AUTH_JWT_KEY_FILE": keyFile(t),
 		"TIDEWIRE_AUTH_JWKS_URL": "https://idp.example.com/jwks", "TIDEWIRE_AUTH_JWT_ALGORITHMS": "HS256, ES256", "TIDEWIRE_AUTH_JWT_ISSUER": "me",
+		"TIDEWIRE_AUTH_WEBHOOK": "https://authz.example.com/ask", "TIDEWIRE_AUTH_WEBHOOK_TOKEN": "t0ken",
 		"TIDEWIRE_AUTH_JWT_AUDIENCE": "a, b", "TIDEWIRE_ANONYMOUS_SUB": "/prices/*, /news", "TIDEWIRE_ANONYMOUS_PUB": "/chat/hello",
 	})
 	c, err := FromEnv()
@@ -48,6 +49,9 @@ func TestAuthOfTheEnvironment(t *testing.T) {
 	if a == nil || string(a.Secret()) != longSecret || len(a.Keys) != 1 || a.JWKS.Host != "idp.example.com" || fmt.Sprintf("%v %v %v", a.Algorithms, a.Issuer, a.Audience) != "[HS256 ES256] me [a b]" ||
 		a.Leeway != 5*time.Second || a.MaxLifetime != 30*24*time.Hour || a.Claim != "tidewire" || c.Anonymous.Empty() {
 		t.Errorf("%+v", a)
+	}
+	if w := c.Webhook; w == nil || w.URL.Host != "authz.example.com" || w.Token() != "t0ken" || w.Timeout != 2*time.Second || !a.KeepClaims {
+		t.Errorf("%+v", w)
 	}
 	setEnv(t, map[string]string{"TIDEWIRE_NODE_ID": "n1"})
 	if c, err := FromEnv(); err != nil || c.Auth != nil || !c.Anonymous.Empty() {
@@ -87,6 +91,9 @@ func TestWrongAuthIsNamed(t *testing.T) {
 		{set{"AUTH": "jwt", "AUTH_JWT_SECRET": longSecret, "AUTH_MAX_LIFETIME": "-1s"}, []string{"TIDEWIRE_AUTH_MAX_LIFETIME", "-1s", "duration"}},
 		{set{"AUTH": "jwt", "AUTH_JWT_SECRET": longSecret, "ANONYMOUS_SUB": "prices"}, []string{"TIDEWIRE_ANONYMOUS_SUB", "prices", "slash"}},
 		{set{"AUTH": "jwt", "AUTH_JWT_SECRET": longSecret, "ANONYMOUS_PUB": "/chat/${sub}"}, []string{"TIDEWIRE_ANONYMOUS_PUB", "${sub}", "no token"}},
+		{set{"AUTH_WEBHOOK": "http://idp.example.com/ask?key=planted-s3cret"}, []string{"TIDEWIRE_AUTH_WEBHOOK", "idp.example.com", "https"}},
+		{set{"AUTH_WEBHOOK_TOKEN": "planted-s3cret"}, []string{"TIDEWIRE_AUTH_WEBHOOK_TOKEN", "without TIDEWIRE_AUTH_WEBHOOK"}},
+		{set{"AUTH_WEBHOOK": "https://a/b", "AUTH_WEBHOOK_TIMEOUT": "1h"}, []string{"TIDEWIRE_AUTH_WEBHOOK_TIMEOUT", "1h", "duration"}},
 	} {
 		t.Run(fmt.Sprint(tc.set), func(t *testing.T) {
 			all := set{"TIDEWIRE_NODE_ID": "n1"}

@@ -32,7 +32,9 @@ import (
 	"github.com/tidewire/tidewire/replication"
 	"github.com/tidewire/tidewire/replication/peertls"
 	"github.com/tidewire/tidewire/wsedge"
+	"github.com/tidewire/tidewire/wsedge/auth"
 	"github.com/tidewire/tidewire/wsedge/jwtauth"
+	"github.com/tidewire/tidewire/wsedge/webhook"
 )
 
 // Node is one node of a cluster. New makes it, Run runs it once.
@@ -46,6 +48,7 @@ type Node struct {
 	bridge      *bridge.Bridge
 	edge        *wsedge.Server
 	verifier    *jwtauth.Verifier // nil: no token is asked for
+	webhook     *webhook.Client   // nil: no service is asked about rights
 	replication *replication.Node
 	client      *kafkaio.Client
 	topics      *kafkaio.Topics
@@ -113,8 +116,16 @@ func (n *Node) AdminAddr() string { return n.admin.Addr().String() }
 
 // Close gives up a node that is not run.
 func (n *Node) Close() {
-	n.edge.Close()
+	n.closeEdge()
 	n.closeListeners()
+}
+
+// closeEdge ends what serves clients, and then what it asked.
+func (n *Node) closeEdge() {
+	n.edge.Close()
+	if n.webhook != nil {
+		n.webhook.Close()
+	}
 }
 
 func (n *Node) closeListeners() {
@@ -172,12 +183,17 @@ func (n *Node) build() error {
 		}
 		tokens = &revocationsFirst{Authenticator: n.verifier, upToDate: n.knowsRevoked}
 	}
+	var decider auth.Decider // the same
+	if cfg.Webhook != nil {
+		n.webhook = webhook.New(*cfg.Webhook)
+		decider = n.webhook
+	}
 	n.edge, err = wsedge.New(wsedge.Config{
 		TLS:     clientTLS,
 		Backend: n.bridge, Cache: n.store, Encoder: encoder,
 		Node: string(cfg.NodeID), Nodes: cfg.ClientNodes,
 		Heartbeat: cfg.Heartbeat, MaxFrameBytes: int64(cfg.MaxFrameBytes), AllowedOrigins: cfg.AllowedOrigins, Compression: cfg.Compression,
-		Auth: tokens, Anonymous: cfg.Anonymous, Revoked: n.isRevoked,
+		Auth: tokens, Anonymous: cfg.Anonymous, Revoked: n.isRevoked, Decider: decider,
 		Limits: cfg.Limits.Limits, HandshakeTimeout: cfg.Limits.HandshakeTimeout, MaxBadRequests: cfg.Limits.BadRequests,
 		MaxSubscriptions: cfg.Limits.Subscriptions, MaxPublishes: cfg.Limits.Publishes,
 		MaxReplays: cfg.Limits.Replays, SessionReplays: cfg.Limits.SessionReplays,
@@ -312,7 +328,7 @@ func (n *Node) Run(ctx context.Context) error {
 	n.note("hand the leaderships over", n.replication.Drain(stop))
 	// Clients next, while everything that they may still ask for is there.
 	n.note("send the clients elsewhere", n.edge.Drain(stop))
-	n.edge.Close()
+	n.closeEdge()
 	if err := <-served; err != nil && failed == nil && !errors.Is(err, net.ErrClosed) && !errors.Is(err, wsedge.ErrServerClosed) {
 		n.note("accept clients", err)
 	}

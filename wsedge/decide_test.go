@@ -1,0 +1,238 @@
+package wsedge
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/tidewire/tidewire/cache"
+	"github.com/tidewire/tidewire/wsedge/auth"
+)
+
+// fakeDecider says what a test has it say.
+type fakeDecider struct {
+	mu     sync.Mutex
+	answer func(auth.Question) (auth.Decision, error)
+	asked  []auth.Question
+}
+
+func (d *fakeDecider) Decide(_ context.Context, q auth.Question) (auth.Decision, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.asked = append(d.asked, q)
+	return d.answer(q)
+}
+
+func (d *fakeDecider) says(f func(auth.Question) (auth.Decision, error)) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.answer = f
+}
+
+func (d *fakeDecider) questions() []auth.Question {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return append([]auth.Question(nil), d.asked...)
+}
+
+func yesTo(life time.Duration, subjects ...string) func(auth.Question) (auth.Decision, error) {
+	return func(q auth.Question) (auth.Decision, error) {
+		for _, s := range subjects {
+			if q.Subject == s {
+				return auth.Decision{Allow: true, For: life}, nil
+			}
+		}
+		return auth.Decision{For: life}, nil
+	}
+}
+
+func unanswered(auth.Question) (auth.Decision, error) { return auth.Decision{}, errors.New("away") }
+
+func newDecidedEdge(t *testing.T, change func(*Config)) (*edge, *fakeAuth, *fakeDecider) {
+	d := &fakeDecider{answer: unanswered}
+	e, a := newAuthEdge(t, cache.Config{}, func(c *Config) {
+		c.Decider = d
+		if change != nil {
+			change(c)
+		}
+	})
+	return e, a, d
+}
+
+// Somebody decides about what rights allow; a token without rights leaves it all to him; no answer is a no that may
+// change.
+func TestDecider(t *testing.T) {
+	e, a, d := newDecidedEdge(t, nil)
+	a.give(t, "some", "alice", 0, "/one/*", "pub:/one/*")
+	a.give(t, "silent", "bob", 0)
+	a.tokens["silent"].Silent = true
+	a.tokens["silent"].Claims = []byte(`{"sub":"bob"}`)
+	d.says(yesTo(time.Hour, "/one/a", "/one/*", "/prices/a"))
+	try := func(c *client, op, want string) {
+		t.Helper()
+		c.send("%s", op)
+		m := c.next()
+		for m.ID != 1 {
+			m = c.next()
+		}
+		if m.Op != want && m.Code != want {
+			t.Errorf("%s was answered %s", op, m.raw)
+		}
+	}
+	c := e.dialAs("some")
+	try(c, `{"op":"sub","id":1,"subject":"/one/a"}`, "subbed")
+	try(c, `{"op":"sub","id":1,"subject":"/one/b"}`, "forbidden")
+	try(c, `{"op":"pub","id":1,"subject":"/one/a","text":"x"}`, "acked")
+	try(c, `{"op":"pub","id":1,"subject":"/one/b","text":"x"}`, "forbidden")
+	before := len(d.questions())
+	try(c, `{"op":"sub","id":1,"subject":"/prices/a"}`, "forbidden") // the token's rights come first
+	if len(d.questions()) != before {
+		t.Error("asked about what the token does not allow")
+	}
+	c = e.dialAs("silent")
+	try(c, `{"op":"sub","id":1,"subject":"/prices/a"}`, "subbed")
+	try(c, `{"op":"sub","id":1,"subject":"/prices/b"}`, "forbidden")
+	if q := d.questions()[before]; q.User != "bob" || q.Session == "" || q.Action != "sub" || q.Subject != "/prices/a" || string(q.Claims) != `{"sub":"bob"}` || q.Anew {
+		t.Errorf("asked %+v", q)
+	}
+	d.says(unanswered)
+	c.send(`{"op":"sub","id":1,"subject":"/one/a"}`)
+	if m := c.next(); m.Code != "forbidden" || m.RetryMS <= 0 {
+		for m.ID != 1 {
+			m = c.next()
+		}
+		if m.Code != "forbidden" || m.RetryMS <= 0 {
+			t.Errorf("answered %s", m.raw)
+		}
+	}
+	for path, want := range map[string]int{"POST /publish/one/a": 403, "GET /history/one/a": 403, "GET /sse?subject=/one/a": 403} {
+		method, path, _ := strings.Cut(path, " ")
+		if resp, body := e.requestAs(method, path, "some", ""); resp.StatusCode != want {
+			t.Errorf("%s: %d %s", path, resp.StatusCode, body)
+		}
+	}
+	d.says(yesTo(time.Hour, "/one/a"))
+	for path, want := range map[string]int{"POST /publish/one/a": 200, "GET /history/one/a": 200, "GET /history/one/b": 403, "POST /publish/one/b": 403} {
+		method, path, _ := strings.Cut(path, " ")
+		if resp, body := e.requestAs(method, path, "some", ""); resp.StatusCode != want {
+			t.Errorf("%s: %d %s", path, resp.StatusCode, body)
+		}
+	}
+}
+
+// Where nobody is asked for a token he decides about everything.
+func TestDeciderAlone(t *testing.T) {
+	e, _, d := newDecidedEdge(t, func(c *Config) { c.Auth = nil })
+	d.says(yesTo(time.Hour, "/one/a"))
+	c := e.dialRaw(nil)
+	if m := c.next(); m.Auth != "none" {
+		t.Errorf("welcome says %s", m.raw)
+	}
+	for _, try := range []struct{ op, want string }{
+		{`{"op":"sub","id":1,"subject":"/one/a"}`, "subbed"}, {`{"op":"sub","id":1,"subject":"/one/b"}`, "forbidden"},
+		{`{"op":"unsub","id":1,"subject":"/one/b"}`, "not_subscribed"}, {`{"op":"auth","id":1,"token":"x"}`, "authed"},
+	} {
+		c.send("%s", try.op)
+		m := c.next()
+		for m.ID != 1 {
+			m = c.next()
+		}
+		if m.Op != try.want && m.Code != try.want {
+			t.Errorf("%s was answered %s", try.op, m.raw)
+		}
+	}
+}
+
+// A yes is for a time. It is asked for again before that is over, and without another the subscription ends.
+func TestDeciderIsAskedAgain(t *testing.T) {
+	for how, then := range map[string]func(auth.Question) (auth.Decision, error){
+		"no":       yesTo(time.Hour),
+		"no reply": unanswered,
+	} {
+		t.Run(how, func(t *testing.T) {
+			e, a, d := newDecidedEdge(t, nil)
+			a.give(t, "t", "alice", 0, "/one/*", "/prices/*")
+			d.says(yesTo(1500*time.Millisecond, "/one/a", "/prices/*"))
+			c := e.dialAs("t")
+			stream := e.sourceRaw("GET /sse?subject=/one/a HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer t\r\n\r\n", 0)
+			c.send(`{"op":"sub","subject":"/one/a"}` + "\n" + `{"op":"sub","subject":"/prices/*"}`)
+			for range 4 { // subbed and live, of each
+				c.next()
+			}
+			again := func() (n int) {
+				for _, q := range d.questions() {
+					if q.Anew {
+						n++
+					}
+				}
+				return n
+			}
+			until(t, "all to be asked about again, twice", func() bool { return again() >= 6 })
+			e.node.put("one", 0, []byte("a"), value(1))
+			if m := c.next(); m.Op != "msg" {
+				t.Fatalf("got %s", m.raw)
+			}
+			prices := yesTo(time.Hour, "/prices/*")
+			noes := 0 // guarded by the decider's mutex
+			d.says(func(q auth.Question) (auth.Decision, error) {
+				if q.Subject == "/one/a" {
+					noes++
+					return then(q)
+				}
+				return prices(q)
+			})
+			c.expect(`{"op":"unsubbed","subject":"/one/a","reason":"forbidden"}`)
+			e.node.put("one", 0, []byte("a"), value(2))
+			e.node.put("prices", 0, []byte("a"), value(3))
+			if m := c.next(); m.Op != "msg" || m.Subject != "/prices/a" {
+				t.Errorf("got %s", m.raw)
+			}
+			var ops []string
+			for {
+				ev, err := stream.read()
+				if err != nil {
+					break
+				}
+				ops = append(ops, ev.name+ev.Reason)
+			}
+			if got := strings.Join(ops, " "); got != "subbed live msg unsubbedforbidden byeforbidden" {
+				t.Errorf("the stream: %s", got)
+			}
+			d.mu.Lock()
+			defer d.mu.Unlock()
+			if how == "no" && noes != 2 { // one to each of the two
+				t.Errorf("said no %d times", noes)
+			}
+		})
+	}
+}
+
+// Another token is another question about all that there is.
+func TestDeciderAndAnotherToken(t *testing.T) {
+	e, a, d := newDecidedEdge(t, nil)
+	a.give(t, "t1", "alice", 0, "/one/*")
+	a.give(t, "t2", "bob", 0, "/one/*")
+	d.says(func(q auth.Question) (auth.Decision, error) {
+		return auth.Decision{Allow: q.User == "alice" || q.Subject == "/one/b", For: time.Hour}, nil
+	})
+	c := e.dialAs("t1")
+	c.send(`{"op":"sub","subject":"/one/a"}` + "\n" + `{"op":"sub","subject":"/one/b"}`)
+	for range 4 {
+		c.next()
+	}
+	c.send(`{"op":"auth","id":1,"token":"t2"}`)
+	c.expect(`{"op":"authed","id":1,"expires":null}`)
+	c.expect(`{"op":"unsubbed","subject":"/one/a","reason":"forbidden"}`)
+	e.node.put("one", 0, []byte("a"), value(1))
+	e.node.put("one", 0, []byte("b"), value(2))
+	if m := c.next(); m.Op != "msg" || m.Subject != "/one/b" {
+		t.Errorf("got %s", m.raw)
+	}
+	d.says(unanswered)
+	c.send(`{"op":"auth","id":2,"token":"t1"}`)
+	c.expect(`{"op":"authed","id":2,"expires":null}`)
+	c.expect(`{"op":"unsubbed","subject":"/one/b","reason":"forbidden"}`)
+}
