@@ -10,13 +10,14 @@ const rows = new Keyed($('session-list'), () => {
   const details = root.appendChild(element('details'));
   const summary = details.appendChild(element('summary'));
   const remote = summary.appendChild(element('bdi', '', 'remote'));
+  const user = summary.appendChild(element('bdi', '', 'dim'));
   const lag = summary.appendChild(element('span', '', 'lag'));
   const blocked = summary.appendChild(element('span', 'blocked', 'pill off'));
   const subs = summary.appendChild(element('span', '', 'dim'));
   const since = summary.appendChild(element('span', '', 'dim'));
   const id = details.appendChild(element('p', '', 'dim id'));
   const list = details.appendChild(element('ul', undefined, 'subjects'));
-  return { root, remote, lag, blocked, subs, since, id, list: new Keyed(list, makeSub) };
+  return { root, remote, user, lag, blocked, subs, since, id, list: new Keyed(list, makeSub) };
 });
 
 function makeSub() {
@@ -34,6 +35,7 @@ function show(page) {
   put($('sessions-count'), `of ${page.node}: ${count(page.connections)} connections, ${count(page.behind)} behind, ${count(page.blocked)} blocked`);
   rows.sync(page.sessions, (s) => s.id, (row, s) => {
     put(row.remote, s.remote);
+    put(row.user, s.user ?? '');
     put(row.lag, behind(s.lag));
     row.lag.classList.toggle('bad', s.lag > 0);
     row.blocked.hidden = !s.blocked;
