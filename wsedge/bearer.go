@@ -25,7 +25,7 @@ func (srv *Server) identifyRequest(r *http.Request) (*auth.Identity, *OpError) {
 	if token = strings.TrimSpace(token); !strings.EqualFold(scheme, "Bearer") || token == "" {
 		return nil, &OpError{Code: codeUnauthenticated, Message: "the header Authorization is: Bearer, a space, the token"}
 	}
-	return srv.identify(r.Context(), token)
+	return srv.identify(srv.ctx, token) // and not the request's: that of a handshake never ends
 }
 
 // refuseUpgrade answers a handshake with an error and closes the connection.
