@@ -61,9 +61,9 @@ func (srv *Server) upgrade(conn net.Conn, req *http.Request, ahead []byte) {
 	ws, err := websocket.Accept(w, req, srv.acceptOptions(s))
 	if err != nil {
 		srv.log.Debug().Err(err).Str("remote", req.RemoteAddr).Msg("handshake refused")
+		s.leave() // first: who has the answer finds the place free
 		w.finish()
 		conn.Close()
-		s.leave()
 		return
 	}
 	if err := conn.SetDeadline(time.Time{}); err != nil {

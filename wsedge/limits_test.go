@@ -177,6 +177,7 @@ func TestAddressesBehindAProxy(t *testing.T) {
 	if status, _ := answered(t, liar, upgradeRequest+"X-Forwarded-For: 1.1.1.1\r\n\r\n"); status != 101 {
 		t.Errorf("with the name of somebody who has enough: %d", status)
 	}
+	until(t, "all to be registered", func() bool { return e.srv.Stats().Connections == 4 })
 	liar.Close()
 	until(t, "the other one to be gone", func() bool { return e.srv.Stats().Connections == 3 })
 	page, err := e.srv.Sessions(context.Background(), SessionQuery{Limit: 10})
