@@ -62,8 +62,8 @@ func (b *bench) startCluster(ctx context.Context, topic string) (*cluster, error
 			"TIDEWIRE_CLUSTER_LISTEN="+ports[3*i+2], "TIDEWIRE_DATA_DIR="+filepath.Join(dir, n.name),
 			"TIDEWIRE_KAFKA_BROKERS="+strings.Join(b.brokers, ","), "TIDEWIRE_KAFKA_TOPICS="+topic, "TIDEWIRE_KAFKA_GROUP_ID=tidewire-"+topic,
 			"TIDEWIRE_KAFKA_START=earliest", fmt.Sprintf("TIDEWIRE_CACHE_BYTES=%d", b.o.CacheBytes), "TIDEWIRE_LOG_LEVEL=warn",
-			// All clients are of one address.
-			"TIDEWIRE_MAX_CONNECTIONS_PER_IP=0", "TIDEWIRE_MAX_USER_PUBLISHES_PER_SECOND=0")
+			// All clients are of one address, and as many as the system allows: the default keeps a fifth of the files for others.
+			"TIDEWIRE_MAX_CONNECTIONS=1000000", "TIDEWIRE_MAX_CONNECTIONS_PER_IP=0", "TIDEWIRE_MAX_USER_PUBLISHES_PER_SECOND=0")
 		if b.o.ClusterSize > 1 {
 			env = append(env, "TIDEWIRE_CLUSTER_PEERS="+strings.Join(peers, ","))
 		}

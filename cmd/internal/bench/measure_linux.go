@@ -142,8 +142,12 @@ func (m *measurement) open(ctx context.Context, clients []client) error {
 	return m.load.open(ctx, clients)
 }
 
-// drainIdle is how long nothing comes before what is missing is taken for lost.
-const drainIdle = 10 * time.Second
+const (
+	// drainIdle is how long nothing comes before what is missing is taken for lost.
+	drainIdle = 10 * time.Second
+	// drainWait bounds how long it may come: the floor, which gathers nothing, is behind by most of a window at 1,000 messages/s.
+	drainWait = 2 * time.Minute
+)
 
 // drain waits for what was sent, and notes what did not come. want is how many messages that is.
 func (m *measurement) drain(ctx context.Context, v map[string]float64, want int64) error {
@@ -151,7 +155,7 @@ func (m *measurement) drain(ctx context.Context, v map[string]float64, want int6
 }
 
 func (m *measurement) drainOf(ctx context.Context, v map[string]float64, want int64, have func(counters) int64) error {
-	ctx, cancel := context.WithTimeout(ctx, adminWait)
+	ctx, cancel := context.WithTimeout(ctx, drainWait)
 	defer cancel()
 	if err := m.sys.settle(ctx); err != nil {
 		return err
