@@ -166,6 +166,7 @@ var errNotUTF8 = errors.New("frame is not UTF-8")
 // read reads frames until the connection ends.
 func (s *session) read() error {
 	for {
+		s.wire.await()
 		typ, r, err := s.ws.Reader(context.Background())
 		if err != nil {
 			return err

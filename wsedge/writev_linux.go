@@ -72,3 +72,13 @@ func waitWritable(raw syscall.RawConn) error {
 		return err != nil && err != unix.EINTR || n > 0
 	})
 }
+
+// waitReadable returns when there is something to read, or the connection has ended or met its deadline: whoever reads then
+// is told. As with waitWritable the socket itself is asked each time.
+func waitReadable(raw syscall.RawConn) {
+	_ = raw.Read(func(fd uintptr) bool {
+		fds := [1]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+		n, err := unix.Poll(fds[:], 0)
+		return err != nil && err != unix.EINTR || n > 0
+	})
+}

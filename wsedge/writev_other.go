@@ -21,3 +21,5 @@ func (*tryWriter) reset()     {}
 func (*tryWriter) write(syscall.RawConn) (int, error) { return 0, errors.ErrUnsupported }
 
 func waitWritable(syscall.RawConn) error { return errors.ErrUnsupported }
+
+func waitReadable(syscall.RawConn) {}
