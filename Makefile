@@ -21,7 +21,7 @@ build: ## the binaries, into ./bin
 run: build ## a three-node cluster with an embedded Kafka and a page: http://127.0.0.1:8080/ (DEMOFLAGS=)
 	@exec ./bin/tidewire-demo $(DEMOFLAGS)
 
-test: js lint unit race fuzz ## everything: lint, all tests (real Kafka too where there is a JVM), races, fuzzing
+test: js lint rest race fuzz ## everything once: lint, all tests (real Kafka too where there is a JVM), races, fuzzing
 
 # Before the Go tests, some of which run what it builds.
 .PHONY: js
@@ -45,12 +45,23 @@ unit: ## all tests without the race detector, real Kafka and a real browser incl
 	@[ -x /usr/bin/chromium ] || [ -n "$$TIDEWIRE_TEST_BROWSER" ] || echo "*** NOT RUN: the tests in a real browser: there is no /usr/bin/chromium (see CONTRIBUTING.md)"
 	$(GO) test -timeout 20m -p $(PACKAGES) -parallel $(PARALLEL) $(LONGEST) ./...
 
+# Tested by `race`, in all their tests but those of ALLOCATIONS. In node, `race` tests against the embedded Kafka.
+RACED = ./replication/... ./bridge/... ./cache/... ./wsedge/... ./clients/go/...
+ALLOCATIONS = 'TestOverTLS/DeliveryAllocatesNothing|TestDeliveryAllocatesNothing'
+
+.PHONY: rest
+rest: ## what `race` does not test: with it, everything is tested once
+	@[ -x /usr/bin/chromium ] || [ -n "$$TIDEWIRE_TEST_BROWSER" ] || echo "*** NOT RUN: the tests in a real browser: there is no /usr/bin/chromium (see CONTRIBUTING.md)"
+	$(GO) test -run $(ALLOCATIONS) ./wsedge
+	raced=$$($(GO) list $(RACED)) && all=$$($(GO) list ./... | grep -vxF "$$raced") && \
+	  TIDEWIRE_TEST_EMBEDDED=off $(GO) test -timeout 20m -p $(PACKAGES) -parallel $(PARALLEL) $(filter-out $(RACED:/...=),$(LONGEST)) $$all
+
 # They begin first, so that no processor is idle while the last of them ends.
 LONGEST = ./cmd/internal/node ./kafkaio ./cmd/internal/browsertest ./wsedge ./replication ./cmd/internal/bench ./cmd/internal/verify
 
 .PHONY: race
 race: ## the tests again with the race detector where goroutines meet
-	TIDEWIRE_TEST_KAFKA=off $(GO) test -race -timeout 15m ./cmd/internal/node/ ./replication/ ./bridge/ ./cache/ ./wsedge/ ./clients/go/
+	TIDEWIRE_TEST_KAFKA=off $(GO) test -race -timeout 15m -p $(PACKAGES) -parallel $(PARALLEL) ./cmd/internal/node $(RACED)
 
 fuzz: ## each fuzz target for FUZZTIME, two at a time
 	@for pkg in $$(git grep -l '^func Fuzz' -- '*_test.go' | xargs -n1 dirname | sort -u); do \

@@ -36,9 +36,13 @@ type aKafka struct {
 	security kafkaio.Security
 }
 
-// eachKafka runs a scenario against the embedded Kafka and, unless -short, against real ones.
+// eachKafka runs a scenario against the embedded Kafka and, unless -short, against real ones. TIDEWIRE_TEST_EMBEDDED=off is for
+// who runs both with and without the race detector: the embedded one is for the run with it.
 func eachKafka(t *testing.T, f func(t *testing.T, k *aKafka)) {
 	t.Run("fake", func(t *testing.T) {
+		if os.Getenv("TIDEWIRE_TEST_EMBEDDED") == "off" {
+			t.Skip("TIDEWIRE_TEST_EMBEDDED=off")
+		}
 		t.Parallel()
 		f(t, &aKafka{brokers: kafkatest.Fake(t).Brokers()})
 	})
