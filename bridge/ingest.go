@@ -22,6 +22,8 @@ type proposed struct {
 const (
 	// maxEntryBytes is where an entry is closed; one record alone may exceed it.
 	maxEntryBytes = 256 << 10
+	// entrySlack is room for what stands around a batch's records.
+	entrySlack = 512
 	// maxProposals bounds what settle has not seen the end of.
 	maxProposals = 64
 )
@@ -32,14 +34,20 @@ func (l *lead) propose() {
 	fetched := l.fetched
 	l.fetched = nil
 	l.mu.Unlock()
-	entry := newEntry(4096)
+	// An entry gets the room that is needed, once: to grow into it would copy what was fetched several times over.
+	room := 0
+	for i := range fetched {
+		room += opSize(fetched[i].Records)
+	}
+	var entry []byte
 	var parts []proposed
 	flush := func() {
 		if len(parts) == 0 {
 			return
 		}
+		room -= len(entry)
 		l.queue <- proposal{future: l.b.cfg.Replicator.Propose(l.group, entry), parts: parts} // settle always takes
-		entry, parts = newEntry(4096), nil
+		entry, parts = nil, nil
 	}
 	for _, f := range fetched {
 		r := l.reads[f.TP]
@@ -63,6 +71,9 @@ func (l *lead) propose() {
 			if n < len(rest) {
 				o.Next = rest[n-1].Offset + 1
 			}
+			if entry == nil {
+				entry = newEntry(min(room, maxEntryBytes) + entrySlack)
+			}
 			entry = o.appendTo(entry)
 			rest, from = rest[n:], o.Next
 			parts = append(parts, proposed{f.TP, f.run, len(rest) == 0})
@@ -77,16 +88,29 @@ func (l *lead) propose() {
 // fits returns how many of the records take at most size bytes in an entry.
 func fits(records []Record, size int) int {
 	for i := range records {
-		r := &records[i]
-		size -= len(r.Key) + len(r.Value) + 40
-		for _, h := range r.Headers {
-			size -= len(h.Key) + len(h.Value) + 10
-		}
-		if size < 0 {
+		if size -= recordSize(&records[i]); size < 0 {
 			return i
 		}
 	}
 	return len(records)
+}
+
+// opSize is what a batch takes in an entry, at most if its topic's name is short.
+func opSize(records []Record) int {
+	size := entrySlack
+	for i := range records {
+		size += recordSize(&records[i])
+	}
+	return size
+}
+
+// recordSize is what a record takes in an entry, at most.
+func recordSize(r *Record) int {
+	size := len(r.Key) + len(r.Value) + 40
+	for _, h := range r.Headers {
+		size += len(h.Key) + len(h.Value) + 10
+	}
+	return size
 }
 
 // checkKeys looks for a key outside its murmur2 partition; the ledger of a topic that has one says so
