@@ -135,6 +135,20 @@ func (g *guard) shown(r *http.Request) bool {
 
 func safe(method string) bool { return method == http.MethodGet || method == http.MethodHead }
 
+// foreign says that a browser asks for another site's page. Of what such a page asks without an Origin (an image, a frame, a
+// link) browsers tell by Sec-Fetch-Site, to https and to the loopback interface; a page of another port of this machine, which
+// they call same-site, is another site's here too. Whatever is open may be linked to.
+func foreign(r *http.Request) bool {
+	if r.Header.Get("Origin") != "" {
+		return !sameOrigin(r)
+	}
+	switch r.Header.Get("Sec-Fetch-Site") {
+	case "", "same-origin", "none": // no browser, the console, who types the address
+		return false
+	}
+	return !open(r)
+}
+
 // sameOrigin says that a browser asks for a page of this very address.
 func sameOrigin(r *http.Request) bool {
 	u, err := url.Parse(r.Header.Get("Origin"))
@@ -185,8 +199,8 @@ func open(r *http.Request) bool {
 // protect serves requests that may pass, and refuses what a browser asks for another site's page.
 func (g *guard) protect(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.Header.Get("Origin") != "" && !sameOrigin(r) {
-			http.Error(w, "only the console's own page may do that", http.StatusForbidden)
+		if foreign(r) {
+			http.Error(w, "only the console's own page may ask for this, or who types the address", http.StatusForbidden)
 			return
 		}
 		if !open(r) && !g.shown(r) {

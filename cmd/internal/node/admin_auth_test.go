@@ -206,6 +206,30 @@ func TestAdminToken(t *testing.T) {
 	}
 }
 
+// Before: an image in any site's page could begin a profile, on a loopback port without a token, since a GET for an image
+// carries no Origin.
+func TestOtherSitesPagesGetNothing(t *testing.T) {
+	h := newGuard(&AdminAccess{}).protect(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	for _, c := range []struct {
+		path, site string
+		want       int
+	}{
+		{"/debug/pprof/profile?seconds=30", "cross-site", 403}, {"/debug/pprof/heap", "same-site", 403}, {"/status", "cross-site", 403}, {"/sessions", "same-site", 403},
+		{"/console/ws", "cross-site", 403}, {"/metrics", "something new", 403}, {"/", "cross-site", 403},
+		{"/debug/pprof/heap", "same-origin", 200}, {"/debug/pprof/heap", "none", 200}, {"/status", "", 200},
+		{"/healthz", "cross-site", 200}, {"/readyz", "same-site", 200}, {"/console/", "cross-site", 200},
+	} {
+		r := httptest.NewRequest("GET", c.path, nil)
+		if c.site != "" {
+			r.Header.Set("Sec-Fetch-Site", c.site)
+		}
+		w := httptest.NewRecorder()
+		if h.ServeHTTP(w, r); w.Code != c.want {
+			t.Errorf("%s, asked %q: %d, want %d", c.path, c.site, w.Code, c.want)
+		}
+	}
+}
+
 func TestAdminCookie(t *testing.T) {
 	g, other := newGuard(&AdminAccess{Token: secret.Of(testToken)}), newGuard(&AdminAccess{Token: secret.Of(testToken + "x")})
 	now := time.Now()
