@@ -91,7 +91,7 @@ type env struct {
 	MaxReplays           string `envconfig:"TIDEWIRE_MAX_REPLAYS" default:"64" desc:"reads from Kafka for clients that resume, at once"`
 	MaxSessionReplays    string `envconfig:"TIDEWIRE_MAX_SESSION_REPLAYS" default:"4" desc:"of one session"`
 	MaxWaitingReplays    string `envconfig:"TIDEWIRE_MAX_WAITING_REPLAYS" default:"65536" desc:"subscriptions times partitions that are fed from Kafka or wait to be"`
-	MaxPendingBytes      string `envconfig:"TIDEWIRE_MAX_PENDING_BYTES" default:"" show:"10% of memory" desc:"kept in all for clients whose sockets do not take it, and for messages that are not whole"`
+	MaxPendingBytes      string `envconfig:"TIDEWIRE_MAX_PENDING_BYTES" default:"" show:"10% of memory, at least 16 MiB and four of the largest frames" desc:"kept in all for clients whose sockets do not take it, and for messages that are not whole"`
 
 	MaxFrameBytes  string `envconfig:"TIDEWIRE_MAX_FRAME_BYTES" default:"1048576" desc:"largest client frame"`
 	Heartbeat      string `envconfig:"TIDEWIRE_HEARTBEAT" default:"25s" desc:"silence after which a client gets a heartbeat"`

@@ -55,11 +55,11 @@ func (e *env) parseLimits(c *Config, p *problems) {
 	l.Replays = p.count("TIDEWIRE_MAX_REPLAYS", e.MaxReplays, 1, 10_000)
 	l.SessionReplays = p.count("TIDEWIRE_MAX_SESSION_REPLAYS", e.MaxSessionReplays, 1, 10_000)
 	l.WaitingReplays = p.count("TIDEWIRE_MAX_WAITING_REPLAYS", e.MaxWaitingReplays, 1, 10_000_000)
-	l.PendingBytes = quarterOfMemory() * 2 / 5
+	least := leastPending(c.MaxFrameBytes)
+	l.PendingBytes = defaultPending(quarterOfMemory(), least)
 	if e.MaxPendingBytes != "" {
 		n, ok := parseBytes(e.MaxPendingBytes)
-		// A message counts before it is whole: with less, one could be waiting for itself.
-		if least := int64(max(16<<20, 4*c.MaxFrameBytes)); !ok || n < least {
+		if !ok || n < least {
 			p.add("TIDEWIRE_MAX_PENDING_BYTES", e.MaxPendingBytes, "want a number of bytes, at least %d: 16 MiB and four of the largest frames", least)
 		}
 		l.PendingBytes = n
@@ -82,6 +82,13 @@ func (e *env) parseLimits(c *Config, p *problems) {
 		p.add("TIDEWIRE_PROXY_PROTOCOL", e.ProxyProtocol, "whose word is taken must be said: name the proxies in TIDEWIRE_TRUSTED_PROXIES")
 	}
 }
+
+// leastPending is the least of Limits.PendingBytes, in bytes. A message counts before it is whole: with less, one could be
+// waiting for itself.
+func leastPending(maxFrameBytes int) int64 { return int64(max(16<<20, 4*maxFrameBytes)) }
+
+// defaultPending is a tenth of memory, of which a quarter is given, if that is enough.
+func defaultPending(quarter, least int64) int64 { return max(quarter*2/5, least) }
 
 // limit reads a limit of which 0 is none.
 func (p *problems) limit(name, s string) int {

@@ -54,6 +54,35 @@ func TestLimitsOfTheEnvironment(t *testing.T) {
 	}
 }
 
+// Before: in a small container, or with large frames, the default was less than what is taken when it is given.
+func TestDefaultOfPendingBytesIsEnough(t *testing.T) {
+	const mib = 1 << 20
+	for _, c := range []struct {
+		memory        int64
+		maxFrameBytes int
+		want          int64
+	}{
+		{100 * mib, mib, 16 * mib}, {400 * mib, mib, 40 * mib}, {1000 * mib, 64 * mib, 256 * mib}, {4000 * mib, 64 * mib, 400 * mib},
+	} {
+		if got := defaultPending(c.memory/4, leastPending(c.maxFrameBytes)); got != c.want {
+			t.Errorf("of %d bytes, frames of up to %d: %d, want %d", c.memory, c.maxFrameBytes, got, c.want)
+		}
+	}
+	setEnv(t, map[string]string{"TIDEWIRE_MAX_FRAME_BYTES": "64MiB"})
+	c, err := FromEnv()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.Limits.PendingBytes < 256*mib {
+		t.Errorf("with frames of 64 MiB: %d", c.Limits.PendingBytes)
+	}
+	// `tidewire config` prints values that may be given.
+	t.Setenv("TIDEWIRE_MAX_PENDING_BYTES", fmt.Sprint(c.Limits.PendingBytes))
+	if _, err := FromEnv(); err != nil {
+		t.Error(err)
+	}
+}
+
 // What is set for a node is in force at its client port, each limit at its place.
 func TestLimitsAreInForce(t *testing.T) {
 	t.Parallel()
