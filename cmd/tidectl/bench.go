@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -108,11 +109,8 @@ func runBench(ctx context.Context, args []string, e env) error {
 		}
 		defer remove()
 	} else {
-		o.Nodes, o.Admin, o.Brokers = list(c.nodes), list(*admin), list(k.brokers)
-		if o.Token, err = c.theToken(e); err != nil {
-			return err
-		}
-		if o.Kafka, err = k.options(e); err != nil {
+		o.Admin = list(*admin)
+		if err := clusterBench(&o, &c, &k, e); err != nil {
 			return err
 		}
 	}
@@ -137,6 +135,19 @@ func runBench(ctx context.Context, args []string, e env) error {
 	if err == nil && len(report.Failed) > 0 && ctx.Err() == nil {
 		return fmt.Errorf("%d measurements failed, the first: %s", len(report.Failed), report.Failed[0])
 	}
+	return err
+}
+
+// clusterBench completes the options of a bench of a cluster that runs: how to reach it and what to show.
+func clusterBench(o *bench.Options, c *clientFlags, k *kafkaFlags, e env) (err error) {
+	o.Nodes, o.Brokers = list(c.nodes), list(k.brokers)
+	if o.Token, err = c.theToken(e); err != nil {
+		return err
+	}
+	if o.AdminTransport, err = adminTransport(e, &http.Transport{DisableKeepAlives: true}); err != nil {
+		return err
+	}
+	o.Kafka, err = k.options(e)
 	return err
 }
 

@@ -2,6 +2,8 @@ package main
 
 import (
 	"io"
+	"net/http"
+	"net/http/httptest"
 	"runtime"
 	"strings"
 	"testing"
@@ -37,6 +39,31 @@ func TestBenchUsage(t *testing.T) {
 	r.wait(t, exitOK)
 	if r.out.String() != "" {
 		t.Errorf("out: %s", r.out.String())
+	}
+}
+
+// Before: the nodes' admin ports were shown nothing, so that one with a token or a certificate had no figures.
+func TestBenchShowsTheAdminToken(t *testing.T) {
+	const token = "of this test"
+	node := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("Authorization") != "Bearer "+token {
+			t.Errorf("the port was shown %q", r.Header.Get("Authorization"))
+		}
+	}))
+	defer node.Close()
+	var o bench.Options
+	e := env{get: func(name string) string { return map[string]string{"TIDECTL_ADMIN_TOKEN": token}[name] }}
+	if err := clusterBench(&o, &clientFlags{}, &kafkaFlags{}, e); err != nil {
+		t.Fatal(err)
+	}
+	resp, err := (&http.Client{Transport: o.AdminTransport}).Get(node.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = resp.Body.Close()
+	e.get = func(name string) string { return map[string]string{"TIDECTL_ADMIN_CA": "/none.pem"}[name] }
+	if err := clusterBench(&o, &clientFlags{}, &kafkaFlags{}, e); err == nil || !strings.Contains(err.Error(), "TIDECTL_ADMIN_CA") {
+		t.Error(err)
 	}
 }
 

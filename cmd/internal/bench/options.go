@@ -3,6 +3,7 @@ package bench
 import (
 	"errors"
 	"fmt"
+	"net/http"
 	"regexp"
 	"time"
 
@@ -21,13 +22,15 @@ type Options struct {
 	Progress  func(format string, args ...any)
 
 	// A cluster that runs. Topic is written to.
-	Nodes   []string // clients' addresses, host:port
-	Admin   []string // admin addresses; empty: processor time and memory stay unknown
-	Brokers []string
-	Kafka   []kgo.Opt // how to reach them, besides their addresses
-	Topic   string
-	Create  bool // create it if it is missing
-	Token   string
+	Nodes []string // clients' addresses, host:port
+	Admin []string // admin addresses, host:port or URLs; empty: processor time and memory stay unknown
+	// AdminTransport shows the admin ports what they want to be shown; nil: nothing.
+	AdminTransport http.RoundTripper
+	Brokers        []string
+	Kafka          []kgo.Opt // how to reach them, besides their addresses
+	Topic          string
+	Create         bool // create it if it is missing
+	Token          string
 
 	// Or Local: everything on this machine. Then the above, from Nodes on, is not used.
 	Local       bool

@@ -1,6 +1,8 @@
 package bench
 
 import (
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"strings"
 	"testing"
@@ -80,6 +82,39 @@ func TestThreadCPUIsOfTheThread(t *testing.T) {
 	}
 	_ = l.Close()
 }
+
+// Before: addresses with a scheme were asked at http://http://…, and what a port that wants to be shown something answers
+// was taken for metrics.
+func TestMetricsOfANode(t *testing.T) {
+	const text = "process_cpu_seconds_total 1\nprocess_resident_memory_bytes 1000\n"
+	node := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/metrics" || r.Header.Get("Authorization") != "shown" {
+			w.WriteHeader(http.StatusUnauthorized)
+		}
+		_, _ = w.Write([]byte(text))
+	}))
+	defer node.Close()
+	shown := roundTripper(func(r *http.Request) (*http.Response, error) {
+		r = r.Clone(r.Context())
+		r.Header.Set("Authorization", "shown")
+		return http.DefaultTransport.RoundTrip(r)
+	})
+	defer http.DefaultTransport.(*http.Transport).CloseIdleConnections()
+	for _, address := range []string{node.Listener.Addr().String(), node.URL, node.URL + "/"} {
+		sys := &tidewire{admin: []string{address}, http: http.Client{Transport: shown}}
+		if u, known, err := sys.usage(); err != nil || !known || u.cpu != time.Second || u.rss != 1000 {
+			t.Errorf("%s: %+v, %v, %v", address, u, known, err)
+		}
+		sys.http.Transport = nil
+		if _, _, err := sys.usage(); err == nil || !strings.Contains(err.Error(), "401") {
+			t.Errorf("%s, with nothing shown: %v", address, err)
+		}
+	}
+}
+
+type roundTripper func(*http.Request) (*http.Response, error)
+
+func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
 
 func TestParseMetrics(t *testing.T) {
 	const text = "# HELP process_cpu_seconds_total x\nprocess_cpu_seconds_total 1.5\nother 3\nprocess_resident_memory_bytes 2.5e+07\n"

@@ -114,7 +114,7 @@ func (t *tidewire) nameKeys(ours []int32) {
 // one before waited for may be pushed when the next one's have subscribed already: so each has keys of its own.
 func (b *bench) joinTidewire(ctx context.Context, keys int) (_ *tidewire, err error) {
 	b.topics++
-	t := &tidewire{feed: feed{keys: keys}, topic: b.o.Topic, suffix: "." + strconv.FormatInt(b.began.Unix(), 36) + "." + strconv.Itoa(b.topics), token: b.o.Token, admin: b.o.Admin, hosts: b.o.Nodes, http: http.Client{Timeout: 5 * time.Second}}
+	t := &tidewire{feed: feed{keys: keys}, topic: b.o.Topic, suffix: "." + strconv.FormatInt(b.began.Unix(), 36) + "." + strconv.Itoa(b.topics), token: b.o.Token, admin: b.o.Admin, hosts: b.o.Nodes, http: http.Client{Timeout: 5 * time.Second, Transport: b.o.AdminTransport}}
 	defer func() {
 		if err != nil {
 			t.close()
@@ -231,15 +231,21 @@ func (t *tidewire) usage() (usage, bool, error) {
 	return sum, len(t.admin) > 0, nil
 }
 
-// metrics is what a node tells Prometheus.
+// metrics is what a node tells Prometheus at its admin address, host:port or a URL.
 func (t *tidewire) metrics(admin string) ([]byte, error) {
-	resp, err := t.http.Get("http://" + admin + "/metrics")
+	if !strings.Contains(admin, "://") {
+		admin = "http://" + admin
+	}
+	resp, err := t.http.Get(strings.TrimSuffix(admin, "/") + "/metrics")
 	if err != nil {
 		return nil, err
 	}
 	text, err := io.ReadAll(io.LimitReader(resp.Body, maxStatus))
 	if err = errors.Join(err, resp.Body.Close()); err != nil {
 		return nil, fmt.Errorf("metrics of %s: %w", admin, err)
+	}
+	if resp.StatusCode != http.StatusOK {
+		return nil, fmt.Errorf("metrics of %s: HTTP %s: %.200s", admin, resp.Status, bytes.TrimSpace(text))
 	}
 	return text, nil
 }
