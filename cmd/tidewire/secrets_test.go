@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -20,6 +21,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -117,8 +119,12 @@ func command(t *testing.T, env map[string]string, args ...string) *exec.Cmd {
 	return cmd
 }
 
-// What protects the other ports of every node that is run, and what its clients show.
+// What protects the other ports of every node that is run, what it shows to the service that decides, and what its clients
+// and operators show.
 var (
+	adminToken    = "pl4nted adm1n/+s3cret"
+	wrongAdmin    = "pl4nted adm1n/+s3cret of somebody else"
+	webhookToken  = "pl4nted w3bhook/+s3cret"
 	clusterSecret = strings.Repeat("pl4nted clust3r/+s3cret ", 2)
 	tokenSecret   = strings.Repeat("pl4nted jwt/+s3cret ", 2)
 	goodToken     = signed(tokenSecret)
@@ -146,6 +152,12 @@ func ask(t *testing.T, address, token string) string {
 	if token != "" {
 		req.Header.Set("Authorization", "Bearer "+token)
 	}
+	answer, _ := do(t, req)
+	return answer
+}
+
+func do(t *testing.T, req *http.Request) (answer string, status int) {
+	t.Helper()
 	res, err := http.DefaultClient.Do(req)
 	if err != nil {
 		t.Fatal(err)
@@ -160,7 +172,7 @@ func ask(t *testing.T, address, token string) string {
 			t.Fatal(err)
 		}
 	}
-	return fmt.Sprint(res.Status, res.Header) + string(b)
+	return fmt.Sprint(res.Status, res.Header) + string(b), res.StatusCode
 }
 
 // clients has clients show tokens, good and bad ones, over HTTP and over WebSocket.
@@ -196,6 +208,67 @@ func (s said) clients(t *testing.T, addr string) {
 	}
 }
 
+// operators asks every path of the admin port with its token, and some with a wrong one and with none; at the console's
+// login too.
+func (s said) operators(t *testing.T, addr string) {
+	t.Helper()
+	for _, path := range paths {
+		s["admin port"+path] = ask(t, "http://"+addr+path, adminToken)
+		if strings.HasPrefix(s["admin port"+path], "401") {
+			t.Errorf("%s with the token: %s", path, s["admin port"+path])
+		}
+	}
+	for _, path := range []string{"/", "/readyz", "/status", "/metrics", "/debug/pprof/heap"} {
+		s["admin port, a wrong token"+path] = ask(t, "http://"+addr+path, wrongAdmin)
+		s["admin port, no token"+path] = ask(t, "http://"+addr+path, "")
+	}
+	for token, want := range map[string]int{adminToken: http.StatusNoContent, wrongAdmin: http.StatusUnauthorized} {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://"+addr+"/console/login", strings.NewReader(fmt.Sprintf(`{"token":%q}`, token)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("Origin", "http://"+addr)
+		answer, status := do(t, req)
+		if status != want {
+			t.Errorf("the login: %s", answer)
+		}
+		s[fmt.Sprint("login answered with ", want)] = answer
+	}
+}
+
+// paths are those of the admin port, and some that are none.
+var paths = []string{"/", "/healthz", "/readyz", "/status", "/status?cluster=true", "/sessions", "/members", "/metrics", "/console/", "/admin/revocations",
+	"/debug/pprof/", "/debug/pprof/cmdline", "/debug/pprof/heap", "/debug/pprof/allocs", "/debug/pprof/goroutine", "/debug/pprof/goroutine?debug=2",
+	"/debug/pprof/mutex", "/debug/pprof/block", "/debug/pprof/threadcreate", "/debug/pprof/profile?seconds=1", "/debug/pprof/trace?seconds=1",
+	"/debug/vars", "/config"}
+
+// startDecider starts the service that decides. It lets everybody, but for the first question, and repeats in its answers
+// what it is shown.
+func startDecider(t *testing.T) (address string, asked func() bool) {
+	var questions atomic.Int64
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		shown := r.Header.Get("Authorization")
+		if shown != "Bearer "+webhookToken {
+			t.Errorf("the service that decides was shown %q", shown)
+		}
+		w.Header().Set("X-Shown", shown)
+		if questions.Add(1) == 1 {
+			http.Error(w, "not now, "+shown, http.StatusInternalServerError)
+			return
+		}
+		w.Header().Set("Content-Type", "application/json")
+		fmt.Fprintf(w, `{"allow":true,"shown":%q}`, shown)
+	}))
+	t.Cleanup(srv.Close)
+	return srv.URL, func() bool { return questions.Load() > 1 }
+}
+
+// ofEveryNode are the secret variables of every node that is run; those for Kafka come with each.
+var ofEveryNode = map[string]string{
+	"TIDEWIRE_ADMIN_TOKEN": adminToken, "TIDEWIRE_CLUSTER_SECRET": clusterSecret, "TIDEWIRE_AUTH": "jwt", "TIDEWIRE_AUTH_JWT_SECRET": tokenSecret,
+	"TIDEWIRE_AUTH_WEBHOOK_TOKEN": webhookToken,
+}
+
 // taken is in the log of a node that Kafka lets in.
 const taken = "joined the consumer group"
 
@@ -203,7 +276,9 @@ const taken = "joined the consumer group"
 func runUntil(t *testing.T, env map[string]string, want ...string) said {
 	t.Helper()
 	env["TIDEWIRE_LOG_LEVEL"], env["TIDEWIRE_DATA_DIR"] = "trace", t.TempDir()
-	env["TIDEWIRE_CLUSTER_SECRET"], env["TIDEWIRE_AUTH"], env["TIDEWIRE_AUTH_JWT_SECRET"] = clusterSecret, "jwt", tokenSecret
+	maps.Copy(env, ofEveryNode)
+	var asked func() bool
+	env["TIDEWIRE_AUTH_WEBHOOK"], asked = startDecider(t)
 	for _, name := range []string{"TIDEWIRE_LISTEN", "TIDEWIRE_ADMIN_LISTEN", "TIDEWIRE_CLUSTER_LISTEN"} {
 		ln, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
@@ -233,14 +308,13 @@ func runUntil(t *testing.T, env map[string]string, want ...string) said {
 	}
 	if slices.Contains(want, taken) { // a node without Kafka keeps who asks for records waiting
 		out.clients(t, env["TIDEWIRE_LISTEN"])
-	}
-	for _, path := range []string{"/", "/healthz", "/readyz", "/status", "/status?cluster=true", "/sessions", "/members", "/metrics", "/console/",
-		"/debug/pprof/", "/debug/pprof/cmdline", "/debug/pprof/heap", "/debug/pprof/allocs", "/debug/pprof/goroutine", "/debug/pprof/goroutine?debug=2",
-		"/debug/pprof/mutex", "/debug/pprof/block", "/debug/pprof/threadcreate", "/debug/pprof/profile?seconds=1", "/debug/pprof/trace?seconds=1",
-		"/debug/vars", "/config"} {
-		for _, port := range []string{"TIDEWIRE_ADMIN_LISTEN", "TIDEWIRE_LISTEN"} {
-			out[port+path] = ask(t, "http://"+env[port]+path, "")
+		if !asked() {
+			t.Error("the service that decides was not asked")
 		}
+	}
+	out.operators(t, env["TIDEWIRE_ADMIN_LISTEN"])
+	for _, path := range paths {
+		out["client port"+path] = ask(t, "http://"+env["TIDEWIRE_LISTEN"]+path, "")
 	}
 	if b, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", cmd.Process.Pid)); err == nil {
 		out["the command line"] = string(b)
@@ -327,14 +401,14 @@ func TestSecretsOfARunningNode(t *testing.T) {
 		return set{"SASL_MECHANISM": "OAUTHBEARER", "OAUTH_TOKEN_URL": endpoint.URL, "OAUTH_CLIENT_ID": "id", name: value}
 	}
 	bearer := func(name, value string) set { return set{"SASL_MECHANISM": "OAUTHBEARER", name: value} }
-	secrets := []string{k.Password, clientSecret, wrong, clusterSecret, tokenSecret}
+	secrets := []string{k.Password, clientSecret, wrong, clusterSecret, tokenSecret, adminToken, wrongAdmin, webhookToken}
 	for _, t := range []string{token, expired, goodToken, wrongToken} {
 		secrets = append(secrets, t, strings.Split(t, ".")[1])
 	}
 	for _, t := range []string{goodToken, wrongToken} {
 		secrets = append(secrets, strings.Split(t, ".")[2])
 	}
-	for name, tc := range map[string]struct {
+	cases := map[string]struct {
 		env  set // without TIDEWIRE_KAFKA_
 		want string
 	}{
@@ -348,7 +422,18 @@ func TestSecretsOfARunningNode(t *testing.T) {
 		"token":                   {bearer("OAUTH_TOKEN_FILE", file(token)), taken},
 		"token, expired":          {bearer("OAUTH_TOKEN", expired), "invalid_token"},
 		"token, none that is one": {bearer("OAUTH_TOKEN", wrong), "RFC 6750"},
-	} {
+	}
+	for _, name := range secretVariables() {
+		_, planted := ofEveryNode[name]
+		for _, tc := range cases {
+			kafka := strings.TrimPrefix(name, "TIDEWIRE_KAFKA_")
+			planted = planted || tc.env[kafka] != "" || tc.env[kafka+"_FILE"] != ""
+		}
+		if !planted {
+			t.Errorf("no node is run with %s", name)
+		}
+	}
+	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
 			env := set{"TIDEWIRE_NODE_ID": "n1", "TIDEWIRE_KAFKA_BROKERS": strings.Join(k.SASLBrokers(), ","), "TIDEWIRE_KAFKA_TOPICS": "x",
 				"TIDEWIRE_KAFKA_TLS": "on", "TIDEWIRE_KAFKA_TLS_CA": k.CAFile, "TIDEWIRE_KAFKA_GROUP_ID": kafkatest.Topic(t), "TIDEWIRE_GROUPS": "1"}
