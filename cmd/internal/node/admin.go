@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"github.com/rs/zerolog"
 
 	"github.com/tidewire/tidewire/bridge"
 	"github.com/tidewire/tidewire/replication"
@@ -54,6 +55,15 @@ func (n *Node) adminHandler() http.Handler {
 	n.consoleRoutes(mux)
 	n.profileRoutes(mux)
 	return n.ownNamesOnly(guard.protect(mux))
+}
+
+// warner makes a warning of each line that the HTTP server logs: handshakes that failed, handlers that panicked. Without it
+// they would be lines of plain text among those of JSON.
+type warner struct{ log zerolog.Logger }
+
+func (w *warner) Write(line []byte) (int, error) {
+	w.log.Warn().Msg(strings.TrimSpace(string(line)))
+	return len(line), nil
 }
 
 func writeJSON(w http.ResponseWriter, v any) {

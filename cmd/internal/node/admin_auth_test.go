@@ -1,14 +1,19 @@
 package node
 
 import (
+	"bytes"
 	"crypto/tls"
+	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"testing"
 	"time"
+
+	"github.com/rs/zerolog"
 
 	"github.com/tidewire/tidewire/cmd/internal/certs/certtest"
 	"github.com/tidewire/tidewire/internal/secret"
@@ -265,8 +270,10 @@ func TestAdminClientCertificate(t *testing.T) {
 	caFile := dir + "/ca.pem"
 	certtest.WriteFile(t, caFile, ca.PEM)
 	k := &aKafka{brokers: kafkatest.Fake(t).Brokers()}
+	var logged lockedBuffer
 	c := startCluster(t, k, 1, k.topic(t, 1, nil), func(cfg *Config) {
 		cfg.Groups = 1
+		cfg.Log = zerolog.New(&logged)
 		cfg.Admin.TLSCert, cfg.Admin.TLSKey = ca.Write(t, dir, 5)
 		cfg.Admin.TLSClientCA = caFile
 	})
@@ -299,6 +306,34 @@ func TestAdminClientCertificate(t *testing.T) {
 			t.Errorf("without TLS: %s", resp.Status)
 		}
 	}
+	// Before: a line of plain text on standard error.
+	eventually(t, "the log tells of the handshakes that failed", func() bool {
+		for line := range strings.Lines(logged.String()) {
+			var l struct{ Level, Component, Message string }
+			if json.Unmarshal([]byte(line), &l) == nil && l.Level == "warn" && l.Component == "admin" && strings.Contains(l.Message, "TLS handshake error") {
+				return true
+			}
+		}
+		return false
+	})
+}
+
+// lockedBuffer is what a node logs while it runs.
+type lockedBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *lockedBuffer) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(b)
+}
+
+func (l *lockedBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
 }
 
 // On the loopback interface another name that was made to lead here gets nothing, whatever the path.

@@ -18,6 +18,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log"
 	"net"
 	"net/http"
 	"strings"
@@ -254,7 +255,10 @@ func (n *Node) Run(ctx context.Context) error {
 		_ = n.client.Close()
 		return err
 	}
-	n.httpd = &http.Server{Handler: n.adminHandler(), ReadHeaderTimeout: 5 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 16 << 10}
+	n.httpd = &http.Server{
+		Handler: n.adminHandler(), ReadHeaderTimeout: 5 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 16 << 10,
+		ErrorLog: log.New(&warner{n.component("admin")}, "", 0),
+	}
 	parts.Go(func() { _ = n.httpd.Serve(admin) })
 	if adminCerts != nil {
 		parts.Go(func() { adminCerts.Run(sources) })
