@@ -23,8 +23,8 @@ type env struct {
 	NodeID           string `envconfig:"TIDEWIRE_NODE_ID" default:"" show:"host name" desc:"this node's name in the cluster"`
 	Listen           string `envconfig:"TIDEWIRE_LISTEN" default:":8080" desc:"clients: WebSocket, SSE, HTTP"`
 	AdminListen      string `envconfig:"TIDEWIRE_ADMIN_LISTEN" default:"127.0.0.1:8081" desc:"/healthz, /readyz, /metrics, /status, the console"`
-	AdminToken       string `envconfig:"TIDEWIRE_ADMIN_TOKEN" default:"" show:"none" desc:"who shows it may use the admin port; required, or a client certificate, where that is not on the loopback interface" secret:"true"`
-	AdminTLSCert     string `envconfig:"TIDEWIRE_ADMIN_TLS_CERT" default:"" show:"none" desc:"certificate for the admin port, PEM"`
+	AdminToken       string `envconfig:"TIDEWIRE_ADMIN_TOKEN" default:"" show:"none" desc:"who shows it may use the admin port: at least 16 characters, such as openssl rand -hex 24 prints; required, or a client certificate, where that port is not on the loopback interface" secret:"true"`
+	AdminTLSCert     string `envconfig:"TIDEWIRE_ADMIN_TLS_CERT" default:"" show:"none" desc:"certificate for the admin port, PEM; read again when it changes"`
 	AdminTLSKey      string `envconfig:"TIDEWIRE_ADMIN_TLS_KEY" default:"" show:"none" desc:"its key, PEM"`
 	AdminTLSClientCA string `envconfig:"TIDEWIRE_ADMIN_TLS_CLIENT_CA" default:"" show:"none" desc:"file of certificates, PEM: client certificates that they signed may use the admin port"`
 	ClusterListen    string `envconfig:"TIDEWIRE_CLUSTER_LISTEN" default:"" show:":7070; 127.0.0.1:7070 while nothing protects it" desc:"Raft and node-to-node calls, one port"`
@@ -70,30 +70,30 @@ type env struct {
 	CacheTTL   string `envconfig:"TIDEWIRE_CACHE_TTL" default:"10m" desc:"how long a record stays in memory"`
 	CacheBytes string `envconfig:"TIDEWIRE_CACHE_BYTES" default:"" show:"25% of memory" desc:"budget of all partitions together, in bytes (also 512MiB, 2GiB)"`
 
-	MaxConnections       string `envconfig:"TIDEWIRE_MAX_CONNECTIONS" default:"" show:"80% of file descriptors" desc:"connections of clients in all"`
-	MaxConnectionsPerIP  string `envconfig:"TIDEWIRE_MAX_CONNECTIONS_PER_IP" default:"" show:"a quarter of these" desc:"of one address, with IPv6 of a /64; 0: no limit"`
-	MaxHandshakes        string `envconfig:"TIDEWIRE_MAX_HANDSHAKES" default:"8192" desc:"in the handshake at once: beyond it the oldest goes"`
-	HandshakeTimeout     string `envconfig:"TIDEWIRE_HANDSHAKE_TIMEOUT" default:"10s" desc:"until a request is whole, TLS included"`
-	MaxHeaderBytes       string `envconfig:"TIDEWIRE_MAX_HEADER_BYTES" default:"16384" desc:"a request's line and headers"`
+	MaxConnections       string `envconfig:"TIDEWIRE_MAX_CONNECTIONS" default:"" show:"80% of file descriptors" desc:"connections of clients, all together"`
+	MaxConnectionsPerIP  string `envconfig:"TIDEWIRE_MAX_CONNECTIONS_PER_IP" default:"" show:"a quarter of TIDEWIRE_MAX_CONNECTIONS" desc:"connections of one client address, with IPv6 of one /64; 0: no limit"`
+	MaxHandshakes        string `envconfig:"TIDEWIRE_MAX_HANDSHAKES" default:"8192" desc:"connections in the handshake at once; beyond it the oldest is closed"`
+	HandshakeTimeout     string `envconfig:"TIDEWIRE_HANDSHAKE_TIMEOUT" default:"10s" desc:"how long a client may take from connecting until its request is whole, TLS included"`
+	MaxHeaderBytes       string `envconfig:"TIDEWIRE_MAX_HEADER_BYTES" default:"16384" desc:"bytes of a request's line and headers"`
 	TrustedProxies       string `envconfig:"TIDEWIRE_TRUSTED_PROXIES" default:"" show:"none" desc:"addresses and networks of proxies whose X-Forwarded-For is believed"`
-	ProxyProtocol        string `envconfig:"TIDEWIRE_PROXY_PROTOCOL" default:"false" desc:"these begin each connection with the PROXY protocol, version 2"`
-	MaxFrames            string `envconfig:"TIDEWIRE_MAX_FRAMES_PER_SECOND" default:"1000" desc:"frames of a session, requests of an address; 0: no limit"`
-	MaxBytes             string `envconfig:"TIDEWIRE_MAX_BYTES_PER_SECOND" default:"4194304" desc:"bytes that a session may send; 0: no limit"`
-	FrameTimeout         string `envconfig:"TIDEWIRE_FRAME_TIMEOUT" default:"1m" desc:"until a message is whole that has begun"`
-	MaxBadRequests       string `envconfig:"TIDEWIRE_MAX_BAD_REQUESTS" default:"100" desc:"of a session, one a second is forgiven; then it is closed with 4009"`
-	MaxSubscriptions     string `envconfig:"TIDEWIRE_MAX_SUBSCRIPTIONS" default:"10000" desc:"of a session"`
-	MaxPositions         string `envconfig:"TIDEWIRE_MAX_RESUME_POSITIONS" default:"16384" desc:"in a vector to resume from"`
-	MaxRecordHeaders     string `envconfig:"TIDEWIRE_MAX_RECORD_HEADERS" default:"256" desc:"headers of a publish"`
-	MaxRecordHeaderBytes string `envconfig:"TIDEWIRE_MAX_RECORD_HEADER_BYTES" default:"65536" desc:"their names and values together"`
-	MaxPublishes         string `envconfig:"TIDEWIRE_MAX_PUBLISHES" default:"4096" desc:"on their way to Kafka at once, of all clients"`
-	MaxSessionPublishes  string `envconfig:"TIDEWIRE_MAX_SESSION_PUBLISHES_PER_SECOND" default:"1000" desc:"publishes of a session; 0: no limit"`
-	MaxUserPublishes     string `envconfig:"TIDEWIRE_MAX_USER_PUBLISHES_PER_SECOND" default:"5000" desc:"publishes of a user, or of an address without one, on this node; 0: no limit"`
-	MaxReplays           string `envconfig:"TIDEWIRE_MAX_REPLAYS" default:"64" desc:"reads from Kafka for clients that resume, at once"`
-	MaxSessionReplays    string `envconfig:"TIDEWIRE_MAX_SESSION_REPLAYS" default:"4" desc:"of one session"`
-	MaxWaitingReplays    string `envconfig:"TIDEWIRE_MAX_WAITING_REPLAYS" default:"65536" desc:"subscriptions times partitions that are fed from Kafka or wait to be"`
-	MaxPendingBytes      string `envconfig:"TIDEWIRE_MAX_PENDING_BYTES" default:"" show:"10% of memory, at least 16 MiB and four of the largest frames" desc:"kept in all for clients whose sockets do not take it, and for messages that are not whole"`
+	ProxyProtocol        string `envconfig:"TIDEWIRE_PROXY_PROTOCOL" default:"false" desc:"true: the proxies of TIDEWIRE_TRUSTED_PROXIES begin each connection with the PROXY protocol, version 2"`
+	MaxFrames            string `envconfig:"TIDEWIRE_MAX_FRAMES_PER_SECOND" default:"1000" desc:"frames of a session a second, and over HTTP requests of an address a second; 0: no limit"`
+	MaxBytes             string `envconfig:"TIDEWIRE_MAX_BYTES_PER_SECOND" default:"4194304" desc:"bytes that a session may send a second; 0: no limit"`
+	FrameTimeout         string `envconfig:"TIDEWIRE_FRAME_TIMEOUT" default:"1m" desc:"how long a client may take to complete a message that it has begun"`
+	MaxBadRequests       string `envconfig:"TIDEWIRE_MAX_BAD_REQUESTS" default:"100" desc:"bad and rate-limited requests of a session, one a second forgiven; beyond it the session is closed with 4009"`
+	MaxSubscriptions     string `envconfig:"TIDEWIRE_MAX_SUBSCRIPTIONS" default:"10000" desc:"subscriptions of a session"`
+	MaxPositions         string `envconfig:"TIDEWIRE_MAX_RESUME_POSITIONS" default:"16384" desc:"positions in the vector that a subscription resumes from"`
+	MaxRecordHeaders     string `envconfig:"TIDEWIRE_MAX_RECORD_HEADERS" default:"256" desc:"headers of a record that a client publishes"`
+	MaxRecordHeaderBytes string `envconfig:"TIDEWIRE_MAX_RECORD_HEADER_BYTES" default:"65536" desc:"names and values of such a record's headers together, in bytes"`
+	MaxPublishes         string `envconfig:"TIDEWIRE_MAX_PUBLISHES" default:"4096" desc:"publishes on their way to Kafka at once, of all clients"`
+	MaxSessionPublishes  string `envconfig:"TIDEWIRE_MAX_SESSION_PUBLISHES_PER_SECOND" default:"1000" desc:"publishes of a session a second; 0: no limit"`
+	MaxUserPublishes     string `envconfig:"TIDEWIRE_MAX_USER_PUBLISHES_PER_SECOND" default:"5000" desc:"publishes of a user a second, or of an address whose clients do not say who they are, on this node; 0: no limit"`
+	MaxReplays           string `envconfig:"TIDEWIRE_MAX_REPLAYS" default:"64" desc:"partitions read from Kafka at once, for clients that resume"`
+	MaxSessionReplays    string `envconfig:"TIDEWIRE_MAX_SESSION_REPLAYS" default:"4" desc:"partitions read from Kafka at once for one session that resumes"`
+	MaxWaitingReplays    string `envconfig:"TIDEWIRE_MAX_WAITING_REPLAYS" default:"65536" desc:"partitions of all subscriptions that are read from Kafka for their clients or wait to be"`
+	MaxPendingBytes      string `envconfig:"TIDEWIRE_MAX_PENDING_BYTES" default:"" show:"10% of memory, at least 16 MiB and four of the largest frames" desc:"bytes kept in all for clients whose sockets do not take them, and of messages that are not whole"`
 
-	MaxFrameBytes  string `envconfig:"TIDEWIRE_MAX_FRAME_BYTES" default:"1048576" desc:"largest client frame"`
+	MaxFrameBytes  string `envconfig:"TIDEWIRE_MAX_FRAME_BYTES" default:"1048576" desc:"the largest frame that a client may send, in bytes"`
 	Heartbeat      string `envconfig:"TIDEWIRE_HEARTBEAT" default:"25s" desc:"silence after which a client gets a heartbeat"`
 	IsolationGrace string `envconfig:"TIDEWIRE_ISOLATION_GRACE" default:"10s" desc:"how long a node cut off from the majority keeps its clients"`
 	AllowedOrigins string `envconfig:"TIDEWIRE_ALLOWED_ORIGINS" default:"" show:"same host" desc:"browser origins that may connect; * for any"`
@@ -101,7 +101,7 @@ type env struct {
 
 	Auth              string `envconfig:"TIDEWIRE_AUTH" default:"none" desc:"who may do what: none (everybody, everything that is exposed) or jwt (what a client's JSON Web Token says)"`
 	AuthJWTSecret     string `envconfig:"TIDEWIRE_AUTH_JWT_SECRET" default:"" show:"none" desc:"key of tokens with HS256, HS384 and HS512: 32, 48 and 64 bytes at least" secret:"true"`
-	AuthJWTKeyFile    string `envconfig:"TIDEWIRE_AUTH_JWT_KEY_FILE" default:"" show:"none" desc:"PEM file of public keys or certificates, for tokens with RS…, PS…, ES… and EdDSA"`
+	AuthJWTKeyFile    string `envconfig:"TIDEWIRE_AUTH_JWT_KEY_FILE" default:"" show:"none" desc:"PEM file of public keys or certificates, for tokens with RS…, PS…, ES… and EdDSA; read at the start"`
 	AuthJWKSURL       string `envconfig:"TIDEWIRE_AUTH_JWKS_URL" default:"" show:"none" desc:"https address of a JSON Web Key Set, for the same; fetched every 5 minutes and when a token has a key that is not known"`
 	AuthJWTAlgorithms string `envconfig:"TIDEWIRE_AUTH_JWT_ALGORITHMS" default:"" show:"all that the keys are for" desc:"signature algorithms that are taken, such as ES256,EdDSA"`
 	AuthJWTIssuer     string `envconfig:"TIDEWIRE_AUTH_JWT_ISSUER" default:"" show:"any" desc:"the claim iss that a token must have"`
@@ -110,7 +110,7 @@ type env struct {
 	AuthJWTClaim      string `envconfig:"TIDEWIRE_AUTH_JWT_CLAIM" default:"tidewire" desc:"the claim that holds the rights"`
 	AuthMaxLifetime   string `envconfig:"TIDEWIRE_AUTH_MAX_LIFETIME" default:"720h" desc:"a token that lives longer than this, or for ever, is refused, and a revocation is kept so long; 0 takes any"`
 	AnonymousSub      string `envconfig:"TIDEWIRE_ANONYMOUS_SUB" default:"" show:"none" desc:"with jwt: subjects and patterns that everybody may subscribe to, with or without a token"`
-	AnonymousPub      string `envconfig:"TIDEWIRE_ANONYMOUS_PUB" default:"" show:"none" desc:"the same for publishing"`
+	AnonymousPub      string `envconfig:"TIDEWIRE_ANONYMOUS_PUB" default:"" show:"none" desc:"with jwt: subjects and patterns that everybody may publish to, with or without a token"`
 
 	AuthWebhook        string `envconfig:"TIDEWIRE_AUTH_WEBHOOK" default:"" show:"none" desc:"https address of a service that decides about each session and subject, besides the tokens' rights"`
 	AuthWebhookToken   string `envconfig:"TIDEWIRE_AUTH_WEBHOOK_TOKEN" default:"" show:"none" desc:"bearer token that the service is shown" secret:"true"`
