@@ -72,32 +72,17 @@ func TestClientsOverTLS(t *testing.T) {
 func TestWrongTLSIsNamed(t *testing.T) {
 	ca, dir := certtest.NewCA(t), t.TempDir()
 	certFile, keyFile := ca.Write(t, dir, 1)
-	for _, c := range []struct {
-		set   map[string]string
-		parts []string
-	}{
-		{map[string]string{"TIDEWIRE_TLS_CERT": certFile}, []string{"TIDEWIRE_TLS_KEY", "required with TIDEWIRE_TLS_CERT"}},
-		{map[string]string{"TIDEWIRE_TLS_KEY": keyFile}, []string{"TIDEWIRE_TLS_CERT", "required with TIDEWIRE_TLS_KEY"}},
-		{map[string]string{"TIDEWIRE_TLS_CERT": keyFile, "TIDEWIRE_TLS_KEY": keyFile}, []string{"TIDEWIRE_TLS_CERT", keyFile, "PEM"}},
-		{map[string]string{"TIDEWIRE_ACME_EMAIL": "a@b"}, []string{"TIDEWIRE_ACME_EMAIL", "TIDEWIRE_ACME_DOMAINS"}},
-		{map[string]string{"TIDEWIRE_ACME_DOMAINS": "*.example.com"}, []string{"TIDEWIRE_ACME_DOMAINS", "*.example.com", "full name"}},
-		{map[string]string{"TIDEWIRE_ACME_DOMAINS": "a.example.com", "TIDEWIRE_ACME_DIRECTORY": "http://ca"}, []string{"TIDEWIRE_ACME_DIRECTORY", "https://"}},
-		{map[string]string{"TIDEWIRE_ACME_DOMAINS": "a.example.com", "TIDEWIRE_ACME_EMAIL": "ops"}, []string{"TIDEWIRE_ACME_EMAIL", "ops@example.com"}},
-		{map[string]string{"TIDEWIRE_ACME_DOMAINS": "a.example.com", "TIDEWIRE_TLS_CERT": certFile, "TIDEWIRE_TLS_KEY": keyFile}, []string{"TIDEWIRE_ACME_DOMAINS", "one of the two"}},
-	} {
-		c.set["TIDEWIRE_NODE_ID"] = "n1"
-		setEnv(t, c.set)
-		_, err := FromEnv()
-		if err == nil {
-			t.Errorf("%v was taken", c.set)
-			continue
-		}
-		for _, part := range c.parts {
-			if !strings.Contains(err.Error(), part) || strings.Contains(err.Error(), "\n") {
-				t.Errorf("%v: %q does not say %q in a line", c.set, err, part)
-			}
-		}
-	}
+	type set = map[string]string
+	allRefused(t, "TIDEWIRE_", "", []refused{
+		{set{"TLS_CERT": certFile}, []string{"TIDEWIRE_TLS_KEY", "required with TIDEWIRE_TLS_CERT"}},
+		{set{"TLS_KEY": keyFile}, []string{"TIDEWIRE_TLS_CERT", "required with TIDEWIRE_TLS_KEY"}},
+		{set{"TLS_CERT": keyFile, "TLS_KEY": keyFile}, []string{"TIDEWIRE_TLS_CERT", keyFile, "PEM"}},
+		{set{"ACME_EMAIL": "a@b"}, []string{"TIDEWIRE_ACME_EMAIL", "TIDEWIRE_ACME_DOMAINS"}},
+		{set{"ACME_DOMAINS": "*.example.com"}, []string{"TIDEWIRE_ACME_DOMAINS", "*.example.com", "full name"}},
+		{set{"ACME_DOMAINS": "a.example.com", "ACME_DIRECTORY": "http://ca"}, []string{"TIDEWIRE_ACME_DIRECTORY", "https://"}},
+		{set{"ACME_DOMAINS": "a.example.com", "ACME_EMAIL": "ops"}, []string{"TIDEWIRE_ACME_EMAIL", "ops@example.com"}},
+		{set{"ACME_DOMAINS": "a.example.com", "TLS_CERT": certFile, "TLS_KEY": keyFile}, []string{"TIDEWIRE_ACME_DOMAINS", "one of the two"}},
+	})
 	setEnv(t, map[string]string{"TIDEWIRE_TLS_CERT": certFile, "TIDEWIRE_TLS_KEY": keyFile})
 	if cfg, err := FromEnv(); err != nil || cfg.TLS.Cert != certFile || cfg.TLS.Key != keyFile {
 		t.Error(err, cfg.TLS)
