@@ -19,6 +19,7 @@ func (e *env) parseAuth(c *Config, p *problems) {
 	case "none":
 		for _, v := range []struct{ name, value string }{
 			{"TIDEWIRE_AUTH_JWT_SECRET", e.maskedSecret("TIDEWIRE_AUTH_JWT_SECRET")}, {"TIDEWIRE_AUTH_JWT_KEY_FILE", e.AuthJWTKeyFile}, {"TIDEWIRE_AUTH_JWKS_URL", e.AuthJWKSURL},
+			{"TIDEWIRE_AUTH_JWT_ISSUER", e.AuthJWTIssuer}, {"TIDEWIRE_AUTH_JWT_AUDIENCE", e.AuthJWTAudience}, {"TIDEWIRE_AUTH_JWT_ALGORITHMS", e.AuthJWTAlgorithms},
 			{"TIDEWIRE_ANONYMOUS_SUB", e.AnonymousSub}, {"TIDEWIRE_ANONYMOUS_PUB", e.AnonymousPub},
 		} {
 			if v.value != "" {
