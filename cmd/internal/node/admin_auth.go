@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	"crypto/subtle"
 	"crypto/tls"
-	"crypto/x509"
 	"encoding/base64"
 	"encoding/binary"
 	"encoding/json"
@@ -13,7 +12,6 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"os"
 	"strings"
 	"time"
 
@@ -79,13 +77,8 @@ func (n *Node) adminListener() (net.Listener, *certs.Files, error) {
 	}
 	cfg := &tls.Config{GetCertificate: files.GetCertificate, MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"}}
 	if a.TLSClientCA != "" {
-		pem, err := os.ReadFile(a.TLSClientCA)
-		if err != nil {
+		if cfg.ClientCAs, err = readCAs(a.TLSClientCA); err != nil {
 			return nil, nil, fmt.Errorf("TIDEWIRE_ADMIN_TLS_CLIENT_CA=%q: %w", a.TLSClientCA, err)
-		}
-		cfg.ClientCAs = x509.NewCertPool()
-		if !cfg.ClientCAs.AppendCertsFromPEM(pem) {
-			return nil, nil, fmt.Errorf("TIDEWIRE_ADMIN_TLS_CLIENT_CA=%q: there is no PEM certificate in it", a.TLSClientCA)
 		}
 		// Whoever shows none may still come with the token, or to /healthz.
 		cfg.ClientAuth = tls.VerifyClientCertIfGiven
@@ -233,13 +226,7 @@ func (e *env) parseAdmin(c *Config, p *problems) {
 	c.Admin = AdminAccess{Token: e.secret("TIDEWIRE_ADMIN_TOKEN"), TLSCert: e.AdminTLSCert, TLSKey: e.AdminTLSKey, TLSClientCA: e.AdminTLSClientCA}
 	before := len(*p)
 	p.pair("TIDEWIRE_ADMIN_TLS_CERT", e.AdminTLSCert, "TIDEWIRE_ADMIN_TLS_KEY", e.AdminTLSKey)
-	if e.AdminTLSClientCA != "" {
-		if pem, err := os.ReadFile(e.AdminTLSClientCA); err != nil {
-			p.add("TIDEWIRE_ADMIN_TLS_CLIENT_CA", e.AdminTLSClientCA, "want a file of PEM certificates: %v", err)
-		} else if !x509.NewCertPool().AppendCertsFromPEM(pem) {
-			p.add("TIDEWIRE_ADMIN_TLS_CLIENT_CA", e.AdminTLSClientCA, "want a file of PEM certificates: there is none in it")
-		}
-	}
+	p.caFile("TIDEWIRE_ADMIN_TLS_CLIENT_CA", e.AdminTLSClientCA)
 	if _, _, err := net.SplitHostPort(e.AdminListen); err != nil || len(*p) > before {
 		return // said already
 	}

@@ -37,10 +37,10 @@ func (e *env) protect(c *Config, p *problems) {
 	}
 	switch {
 	case c.ClusterSecret.IsSet() && len(given) > 0:
-		p.add("TIDEWIRE_CLUSTER_SECRET", "********", "given together with %s: want the secret or certificates, not both", given[0])
+		p.add("TIDEWIRE_CLUSTER_SECRET", mask, "given together with %s: want the secret or certificates, not both", given[0])
 	case c.ClusterSecret.IsSet():
 		if err := peertls.CheckSecret(c.ClusterSecret); err != nil {
-			p.add("TIDEWIRE_CLUSTER_SECRET", "********", "%v", err)
+			p.add("TIDEWIRE_CLUSTER_SECRET", mask, "%v", err)
 		}
 	case len(given) > 0 && len(missing) > 0:
 		p.add(missing[0], "", "required with %s: want TIDEWIRE_CLUSTER_TLS_CA, _TLS_CERT and _TLS_KEY", given[0])

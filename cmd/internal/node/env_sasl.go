@@ -46,7 +46,7 @@ func (e *env) sasl(s *kafkaio.Security, p *problems) {
 		switch {
 		case v.given != "" && s.Mechanism == "":
 			p.add(v.name, v.given, "given without TIDEWIRE_KAFKA_SASL_MECHANISM: want %s there", or(v.mechanisms))
-			return // one line, not one for each that was forgotten it for
+			return // one line for the mechanism that was forgotten, not one for each variable
 		case v.given != "" && !belongs:
 			p.add(v.name, v.given, "is for TIDEWIRE_KAFKA_SASL_MECHANISM=%s, which is %s", strings.Join(v.mechanisms, " or "), s.Mechanism)
 		case v.given == "" && belongs && v.required:

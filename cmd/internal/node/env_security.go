@@ -1,10 +1,7 @@
 package node
 
 import (
-	"crypto/tls"
-	"crypto/x509"
 	"fmt"
-	"os"
 
 	"github.com/tidewire/tidewire/kafkaio"
 )
@@ -22,7 +19,8 @@ func (e *env) security(p *problems) kafkaio.Security {
 		Mechanism: e.KafkaSASLMechanism, Username: e.KafkaSASLUsername, Password: e.secret("TIDEWIRE_KAFKA_SASL_PASSWORD"),
 	}
 	if on {
-		e.tlsFiles(p)
+		p.caFile("TIDEWIRE_KAFKA_TLS_CA", e.KafkaTLSCA)
+		p.pair("TIDEWIRE_KAFKA_TLS_CERT", e.KafkaTLSCert, "TIDEWIRE_KAFKA_TLS_KEY", e.KafkaTLSKey)
 	} else if ok {
 		for _, f := range [][2]string{
 			{"TIDEWIRE_KAFKA_TLS_CA", e.KafkaTLSCA}, {"TIDEWIRE_KAFKA_TLS_CERT", e.KafkaTLSCert}, {"TIDEWIRE_KAFKA_TLS_KEY", e.KafkaTLSKey},
@@ -40,25 +38,4 @@ func (e *env) security(p *problems) kafkaio.Security {
 		}
 	}
 	return s
-}
-
-// tlsFiles checks the files of a connection with TLS.
-func (e *env) tlsFiles(p *problems) {
-	if e.KafkaTLSCA != "" {
-		if pem, err := os.ReadFile(e.KafkaTLSCA); err != nil {
-			p.add("TIDEWIRE_KAFKA_TLS_CA", e.KafkaTLSCA, "want a file of PEM certificates: %v", err)
-		} else if !x509.NewCertPool().AppendCertsFromPEM(pem) {
-			p.add("TIDEWIRE_KAFKA_TLS_CA", e.KafkaTLSCA, "want a file of PEM certificates: there is none in it")
-		}
-	}
-	switch {
-	case e.KafkaTLSCert != "" && e.KafkaTLSKey == "":
-		p.add("TIDEWIRE_KAFKA_TLS_KEY", "", "required with TIDEWIRE_KAFKA_TLS_CERT")
-	case e.KafkaTLSCert == "" && e.KafkaTLSKey != "":
-		p.add("TIDEWIRE_KAFKA_TLS_CERT", "", "required with TIDEWIRE_KAFKA_TLS_KEY")
-	case e.KafkaTLSCert != "":
-		if _, err := tls.LoadX509KeyPair(e.KafkaTLSCert, e.KafkaTLSKey); err != nil {
-			p.add("TIDEWIRE_KAFKA_TLS_CERT", e.KafkaTLSCert, "want a PEM certificate whose key is in TIDEWIRE_KAFKA_TLS_KEY=%s: %v", e.KafkaTLSKey, err)
-		}
-	}
 }

@@ -3,8 +3,11 @@ package node
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
+	"errors"
 	"fmt"
 	"net/url"
+	"os"
 	"path/filepath"
 	"strings"
 	"time"
@@ -119,4 +122,27 @@ func (p *problems) pair(certName, cert, keyName, key string) {
 			p.add(certName, cert, "want a PEM certificate whose key is in %s=%s: %v", keyName, key, err)
 		}
 	}
+}
+
+// caFile checks a file of certificates to trust; it may be missing.
+func (p *problems) caFile(name, file string) {
+	if file == "" {
+		return
+	}
+	if _, err := readCAs(file); err != nil {
+		p.add(name, file, "want a file of PEM certificates: %v", err)
+	}
+}
+
+// readCAs reads a file of certificates to trust.
+func readCAs(file string) (*x509.CertPool, error) {
+	pem, err := os.ReadFile(file)
+	if err != nil {
+		return nil, err
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(pem) {
+		return nil, errors.New("there is no PEM certificate in it")
+	}
+	return pool, nil
 }
