@@ -149,15 +149,15 @@ func TestGoCutsWithNodeChanges(t *testing.T) {
 	produced := len(kafkatest.ReadCommitted(t, kafka.Brokers(), topic))
 	for {
 		mu.Lock()
-		done := j.topic(topic) >= produced && j.topic(chat) >= j.allAcked()
+		records, chats, acked := j.topic(topic), j.topic(chat), j.allAcked()
 		mu.Unlock()
-		if done {
+		if records >= produced && chats >= acked {
 			break
 		}
 		select {
 		case <-time.After(5 * time.Millisecond):
 		case <-ctx.Done():
-			t.Fatalf("%d of %d records, %d of %d publishes", j.topic(topic), produced, j.topic(chat), j.allAcked())
+			t.Fatalf("%d of %d records, %d of %d publishes", records, produced, chats, acked)
 		}
 	}
 	cancel()
