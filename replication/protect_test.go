@@ -16,6 +16,7 @@ import (
 
 	"github.com/rs/zerolog"
 
+	"github.com/tidewire/tidewire/internal/certtest"
 	"github.com/tidewire/tidewire/internal/secret"
 	"github.com/tidewire/tidewire/replication/peertls"
 	"github.com/tidewire/tidewire/replication/peertls/peertlstest"
@@ -551,14 +552,14 @@ func TestCertificatesAreExchangedWithoutARestart(t *testing.T) {
 	c.waitSame(0, 1)
 	c.stop(2, time.Second)
 	for i := range 2 { // both CAs are trusted
-		peertlstest.Write(t, files[i].CA, slices.Concat(before.PEM(), after.PEM()))
+		certtest.WriteFile(t, files[i].CA, slices.Concat(before.PEM, after.PEM))
 	}
 	// The one that was away comes back with a certificate of the new CA, and trusts no other.
 	files[2] = after.Files(filepath.Dir(files[2].CA), []string{"n2"})
 	for i := range 2 {
 		cert, key := after.Leaf([]string{string(c.peers[i].ID)})
-		peertlstest.Write(t, files[i].Key, key)
-		peertlstest.Write(t, files[i].Cert, cert)
+		certtest.WriteFile(t, files[i].Key, key)
+		certtest.WriteFile(t, files[i].Cert, cert)
 	}
 	var err error
 	if c.configs[2].Security, err = peertls.FromFiles(files[2], zerolog.Nop()); err != nil {

@@ -7,7 +7,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/tidewire/tidewire/cmd/internal/certs/certtest"
+	"github.com/tidewire/tidewire/internal/certtest"
 )
 
 // The token goes to the admin port that was named, and not to where its answer may lead.

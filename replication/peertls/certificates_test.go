@@ -12,6 +12,7 @@ import (
 
 	"github.com/rs/zerolog"
 
+	"github.com/tidewire/tidewire/internal/certtest"
 	"github.com/tidewire/tidewire/replication/peertls"
 	"github.com/tidewire/tidewire/replication/peertls/peertlstest"
 )
@@ -117,12 +118,12 @@ func TestFilesThatWillNotDo(t *testing.T) {
 		why    string
 	}{
 		"no file":        {func(f *peertls.Files) { f.Key += ".none" }, "key.pem.none"},
-		"not PEM":        {func(f *peertls.Files) { peertlstest.Write(t, f.CA, []byte("x")) }, "ca.pem: no PEM"},
-		"another's key":  {func(f *peertls.Files) { _, k := ca.Leaf([]string{"n1"}); peertlstest.Write(t, f.Key, k) }, "does not match"},
-		"another's CA":   {func(f *peertls.Files) { peertlstest.Write(t, f.CA, peertlstest.NewCA(t).PEM()) }, "ca.pem signed"},
+		"not PEM":        {func(f *peertls.Files) { certtest.WriteFile(t, f.CA, []byte("x")) }, "ca.pem: no PEM"},
+		"another's key":  {func(f *peertls.Files) { _, k := ca.Leaf([]string{"n1"}); certtest.WriteFile(t, f.Key, k) }, "does not match"},
+		"another's CA":   {func(f *peertls.Files) { certtest.WriteFile(t, f.CA, peertlstest.NewCA(t).PEM) }, "ca.pem signed"},
 		"another's name": {func(f *peertls.Files) { f.Self = []string{"n7", "10.0.0.7"} }, `"n7"`},
 		"not let in":     {func(f *peertls.Files) { f.Names = []string{"*.example.com"} }, "*.example.com"},
-		"too long":       {func(f *peertls.Files) { peertlstest.Write(t, f.CA, make([]byte, 2<<20)) }, "more than"},
+		"too long":       {func(f *peertls.Files) { certtest.WriteFile(t, f.CA, make([]byte, 2<<20)) }, "more than"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := ca.Files(t.TempDir(), []string{"n1"})
@@ -171,7 +172,7 @@ func TestCertificatesAreReplaced(t *testing.T) {
 		t.Fatal("wrong before anything is replaced")
 	}
 	const bad = "the old one stays"
-	peertlstest.Write(t, files.Cert, []byte("half a certif"))
+	certtest.WriteFile(t, files.Cert, []byte("half a certif"))
 	await(t, "it is told", func() bool { return !works(old) || log.count(bad) > 0 })
 	for range 3 {
 		if !works(old) {
@@ -180,9 +181,9 @@ func TestCertificatesAreReplaced(t *testing.T) {
 	}
 	// One CA takes over from the other: first both are trusted, then the certificate is replaced.
 	cert, key := after.Leaf([]string{"n2"})
-	peertlstest.Write(t, files.Key, key)
-	peertlstest.Write(t, files.Cert, cert)
-	peertlstest.Write(t, files.CA, slices.Concat(before.PEM(), after.PEM()))
+	certtest.WriteFile(t, files.Key, key)
+	certtest.WriteFile(t, files.Cert, cert)
+	certtest.WriteFile(t, files.CA, slices.Concat(before.PEM, after.PEM))
 	await(t, "the new CA is in force", func() bool { return works(young) })
 	if works(old) {
 		t.Error("a node that does not know the new CA takes its certificate")

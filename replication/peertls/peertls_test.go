@@ -14,6 +14,7 @@ import (
 	"github.com/rs/zerolog"
 	"go.uber.org/goleak"
 
+	"github.com/tidewire/tidewire/internal/certtest"
 	"github.com/tidewire/tidewire/internal/secret"
 	"github.com/tidewire/tidewire/replication/peertls"
 	"github.com/tidewire/tidewire/replication/peertls/peertlstest"
@@ -135,7 +136,7 @@ func TestOtherSecret(t *testing.T) {
 // the old one stays.
 func TestSecretIsReplaced(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "secret")
-	peertlstest.Write(t, file, []byte(ours+"\n"))
+	certtest.WriteFile(t, file, []byte(ours+"\n"))
 	from, err := secret.FromFile(file, nil)
 	if err != nil {
 		t.Fatal(err)
@@ -153,7 +154,7 @@ func TestSecretIsReplaced(t *testing.T) {
 	if !works(old) || works(young) {
 		t.Fatal("wrong before it is replaced")
 	}
-	peertlstest.Write(t, file, []byte("changeme"))
+	certtest.WriteFile(t, file, []byte("changeme"))
 	const bad = "the old one stays"
 	await(t, "it is told", func() bool { return !works(old) || log.count(bad) > 0 })
 	for range 3 {
@@ -161,7 +162,7 @@ func TestSecretIsReplaced(t *testing.T) {
 			t.Fatal("the old one does not work any more")
 		}
 	}
-	peertlstest.Write(t, file, []byte(other))
+	certtest.WriteFile(t, file, []byte(other))
 	await(t, "the new one is in force", func() bool { return works(young) })
 	if works(old) || log.count(bad) != 1 || log.count("changeme")+log.count(other) > 0 {
 		t.Errorf("the old one works: %v; told %d times", works(old), log.count(bad))

@@ -21,7 +21,7 @@ import (
 
 	"github.com/rs/zerolog"
 
-	"github.com/tidewire/tidewire/cmd/internal/certs/certtest"
+	"github.com/tidewire/tidewire/internal/certtest"
 )
 
 // authority is as much of an ACME server as one client needs: it believes every signature, asks back with TLS-ALPN-01 on

@@ -9,7 +9,7 @@ import (
 	"github.com/rs/zerolog"
 	"go.uber.org/goleak"
 
-	"github.com/tidewire/tidewire/cmd/internal/certs/certtest"
+	"github.com/tidewire/tidewire/internal/certtest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }

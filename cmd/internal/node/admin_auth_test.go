@@ -15,7 +15,7 @@ import (
 
 	"github.com/rs/zerolog"
 
-	"github.com/tidewire/tidewire/cmd/internal/certs/certtest"
+	"github.com/tidewire/tidewire/internal/certtest"
 	"github.com/tidewire/tidewire/internal/secret"
 	"github.com/tidewire/tidewire/kafkaio/kafkatest"
 )

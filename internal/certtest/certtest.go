@@ -27,10 +27,11 @@ type CA struct {
 // NewCA makes an authority of its own.
 func NewCA(t testing.TB) *CA {
 	t.Helper()
-	key := newKey(t)
+	key, _ := NewKey(t)
 	template := &x509.Certificate{
 		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test authority"},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour), IsCA: true, BasicConstraintsValid: true,
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour),
+		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
 	if err != nil {
@@ -50,14 +51,9 @@ func (ca *CA) Pool() *x509.CertPool {
 	return pool
 }
 
-// Sign signs a public key for 127.0.0.1 and the names, as a server's and a client's.
-func (ca *CA) Sign(t testing.TB, public any, serial int64, notAfter time.Time, names ...string) []byte {
+// Certify signs what a template says of a public key, and returns the certificate in PEM.
+func (ca *CA) Certify(t testing.TB, template *x509.Certificate, public any) []byte {
 	t.Helper()
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(serial), Subject: pkix.Name{CommonName: "test"}, DNSNames: names, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: notAfter,
-		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
-	}
 	der, err := x509.CreateCertificate(rand.Reader, template, ca.Cert, public, ca.key)
 	if err != nil {
 		t.Fatal(err)
@@ -65,15 +61,21 @@ func (ca *CA) Sign(t testing.TB, public any, serial int64, notAfter time.Time, n
 	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
 }
 
+// Sign signs a public key for 127.0.0.1 and the names, as a server's and a client's.
+func (ca *CA) Sign(t testing.TB, public any, serial int64, notAfter time.Time, names ...string) []byte {
+	t.Helper()
+	return ca.Certify(t, &x509.Certificate{
+		SerialNumber: big.NewInt(serial), Subject: pkix.Name{CommonName: "test"}, DNSNames: names, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: notAfter,
+		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
+	}, public)
+}
+
 // Issue makes a key and a certificate for it, good for an hour, both in PEM.
 func (ca *CA) Issue(t testing.TB, serial int64, names ...string) (cert, key []byte) {
 	t.Helper()
-	k := newKey(t)
-	der, err := x509.MarshalPKCS8PrivateKey(k)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return ca.Sign(t, &k.PublicKey, serial, time.Now().Add(time.Hour), names...), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})
+	k, text := NewKey(t)
+	return ca.Sign(t, &k.PublicKey, serial, time.Now().Add(time.Hour), names...), text
 }
 
 // Pair is Issue for a client or server in this process.
@@ -104,10 +106,16 @@ func WriteFile(t testing.TB, name string, b []byte) {
 	}
 }
 
-func newKey(t testing.TB) *ecdsa.PrivateKey {
+// NewKey makes a key, and the PEM that holds it.
+func NewKey(t testing.TB) (key *ecdsa.PrivateKey, text []byte) {
+	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return key
+	der, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return key, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})
 }
