@@ -100,6 +100,9 @@ func (a *aNode) admin(t *testing.T, q asked) (*http.Response, string) {
 		t.Fatalf("%s %s: %v", q.method, q.path, err)
 	}
 	defer func() { _ = resp.Body.Close() }()
+	if resp.StatusCode == http.StatusSwitchingProtocols {
+		return resp, "" // it goes on until somebody closes it
+	}
 	b, _ := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
 	return resp, string(b)
 }
