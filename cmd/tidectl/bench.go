@@ -26,12 +26,14 @@ Against a cluster that runs: it writes records of its own to a topic, which the 
 subscribers over the nodes. With -admin it also tells the nodes' processor time and memory. Use a topic of its own.
 
   tidectl bench -nodes a:8080,b:8080,c:8080 -kafka k:9092 -topic bench
+  tidectl bench -nodes live.example.com:443 -tls -token-file token -kafka k:9092 -topic bench
   tidectl bench -topic bench -scenario 'fanout-200|latency' -duration 30s -o json
 
 With -local, everything on this machine, as "make bench" does: a real Kafka, three nodes, and beside them a program
 that only writes ready frames (the floor) and a small server on the centrifuge library. The node under test, the
 floor and the centrifuge server have the processors of -server-cpus; Kafka, the other nodes and the load share
-those of -load-cpus. "make bench" builds what that needs into bin/.
+those of -load-cpus. "make bench" builds what that needs into bin/. The scenarios secure-… compare Tidewire that asks for
+tokens, speaks TLS, or both, with Tidewire that is open to all; certificate and tokens are made for them.
 
   tidectl bench -local -scenario 'keys-.*'
   tidectl bench -local -doc docs/benchmarks.md -json bench.json
@@ -50,6 +52,8 @@ func runBench(ctx context.Context, args []string, e env) error {
 	k.register(f, e)
 	var o bench.Options
 	admin := f.String("admin", e.get("TIDECTL_ADMIN"), "`addresses` of the nodes' admin ports, for their processor time and memory (TIDECTL_ADMIN)")
+	overTLS := f.Bool("tls", false, "the nodes' client ports speak TLS")
+	ca := f.String("ca", "", "PEM `file` with the CA of their certificates; it means -tls")
 	f.StringVar(&o.Topic, "topic", "", "`topic` to write to")
 	f.BoolVar(&o.Create, "create", false, "create the topic if it is missing")
 	f.StringVar(&o.Scenarios, "scenario", "", "only those whose name this `expression` matches as a whole; -list lists them")
@@ -110,6 +114,9 @@ func runBench(ctx context.Context, args []string, e env) error {
 		defer remove()
 	} else {
 		o.Admin = list(*admin)
+		if o.TLS, err = tlsOf(*overTLS, "-ca", *ca); err != nil {
+			return err
+		}
 		if err := clusterBench(&o, &c, &k, e); err != nil {
 			return err
 		}

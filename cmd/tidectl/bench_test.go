@@ -18,6 +18,7 @@ func TestBenchUsage(t *testing.T) {
 		"-o is text":        {"-topic", "t", "-o", "xml"},
 		"processors":        {"-local", "-server-cpus", "a"},
 		"NAME=value":        {"-local", "-env", "x"},
+		"-ca: open none":    {"-topic", "t", "-ca", "none"},
 	} {
 		r := startCmd(t, nil, nil, append([]string{"bench"}, args...)...)
 		r.wait(t, exitUsage)

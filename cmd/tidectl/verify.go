@@ -205,6 +205,25 @@ func readHistory(name string) (h verify.History, err error) {
 	return h, nil
 }
 
+// tlsOf reads what a flag for TLS and one with the file of a CA, which means the former, ask for; nil: no TLS.
+func tlsOf(on bool, flag, ca string) (*tls.Config, error) {
+	if !on && ca == "" {
+		return nil, nil
+	}
+	c := &tls.Config{MinVersion: tls.VersionTLS12}
+	if ca != "" {
+		pem, err := os.ReadFile(ca)
+		if err != nil {
+			return nil, fmt.Errorf("%w: %s: %w", errUsage, flag, err)
+		}
+		c.RootCAs = x509.NewCertPool()
+		if !c.RootCAs.AppendCertsFromPEM(pem) {
+			return nil, fmt.Errorf("%w: %s: %s holds no certificate", errUsage, flag, ca)
+		}
+	}
+	return c, nil
+}
+
 // kafkaFlags say how to reach Kafka.
 type kafkaFlags struct {
 	brokers, ca, mechanism, user string
@@ -221,18 +240,9 @@ func (k *kafkaFlags) register(f *flagSet, e env) {
 
 func (k *kafkaFlags) options(e env) ([]kgo.Opt, error) {
 	var opts []kgo.Opt
-	if k.tls || k.ca != "" {
-		c := &tls.Config{MinVersion: tls.VersionTLS12}
-		if k.ca != "" {
-			pem, err := os.ReadFile(k.ca)
-			if err != nil {
-				return nil, fmt.Errorf("%w: -kafka-ca: %w", errUsage, err)
-			}
-			c.RootCAs = x509.NewCertPool()
-			if !c.RootCAs.AppendCertsFromPEM(pem) {
-				return nil, fmt.Errorf("%w: -kafka-ca: %s holds no certificate", errUsage, k.ca)
-			}
-		}
+	if c, err := tlsOf(k.tls, "-kafka-ca", k.ca); err != nil {
+		return nil, err
+	} else if c != nil {
 		opts = append(opts, kgo.DialTLSConfig(c))
 	}
 	password := e.get("TIDECTL_KAFKA_PASSWORD")

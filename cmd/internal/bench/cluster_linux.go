@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -43,8 +44,8 @@ func (b *bench) environ() []string {
 	return []string{"PATH=" + os.Getenv("PATH"), "HOME=" + os.Getenv("HOME")}
 }
 
-// startCluster starts nodes that expose a topic, and waits until they are ready. start is where they begin to read.
-func (b *bench) startCluster(ctx context.Context, topic string) (*cluster, error) {
+// startCluster starts nodes that expose a topic, with more variables for all of them.
+func (b *bench) startCluster(topic string, more []string) (*cluster, error) {
 	c := &cluster{http: http.Client{Timeout: 5 * time.Second}}
 	ports, err := freePorts(3 * b.o.ClusterSize)
 	if err != nil {
@@ -74,7 +75,7 @@ func (b *bench) startCluster(ctx context.Context, topic string) (*cluster, error
 		if err := os.MkdirAll(filepath.Join(dir, n.name), 0o755); err != nil {
 			return nil, errors.Join(err, c.close())
 		}
-		if n.proc, err = spawn(cpus, filepath.Join(dir, n.name+".log"), append(env, b.o.NodeEnv...), b.o.Tidewire); err != nil {
+		if n.proc, err = spawn(cpus, filepath.Join(dir, n.name+".log"), slices.Concat(env, b.o.NodeEnv, more), b.o.Tidewire); err != nil {
 			return nil, errors.Join(err, c.close())
 		}
 		c.nodes = append(c.nodes, n)

@@ -2,6 +2,7 @@ package bench
 
 import (
 	"bytes"
+	"crypto/tls"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
@@ -23,12 +24,15 @@ type conn struct {
 	in     stream
 	vector []byte // as JSON, for a resume
 	opened bool   // has been subscribed once
+	wire   *wire  // with TLS, as sealed
+	sealed *tls.Conn
 }
 
 type connState uint8
 
 const (
 	stateConnecting connState = iota
+	stateSecuring             // TLS's handshake
 	stateHandshake            // what came of the answer is in conn.in.carry
 	stateOpening              // subscribed not yet
 	stateLive
@@ -94,7 +98,7 @@ func (t *thread) connect(c *conn) error {
 	return nil
 }
 
-// connected sends the handshake, or finds that there is no connection.
+// connected begins the handshake, TLS's first, or finds that there is no connection.
 func (t *thread) connected(c *conn) {
 	code, err := unix.GetsockoptInt(c.fd, unix.SOL_SOCKET, unix.SO_ERROR)
 	if err == nil && code != 0 {
@@ -107,6 +111,15 @@ func (t *thread) connected(c *conn) {
 		t.lost(c, fmt.Errorf("connect to %v: %w", c.to, err))
 		return
 	}
+	if c.tls != nil {
+		t.secure(c)
+		return
+	}
+	t.request(c)
+}
+
+// request sends the WebSocket handshake.
+func (t *thread) request(c *conn) {
 	c.state = stateHandshake
 	t.out = fmt.Appendf(t.out[:0], "GET %s HTTP/1.1\r\nHost: %s\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: %s\r\n",
 		c.path, c.host, handshakeKey)
@@ -177,6 +190,12 @@ func (t *thread) sendText(c *conn, text []byte) {
 // send writes what a client says. It is little and its socket empty, so that one that does not take it at once
 // is broken.
 func (t *thread) send(c *conn, b []byte) {
+	if c.sealed != nil {
+		if _, err := c.sealed.Write(b); err != nil {
+			t.lost(c, fmt.Errorf("write: %w", err))
+		}
+		return
+	}
 	if n, err := unix.Write(c.fd, b); err != nil || n < len(b) {
 		t.lost(c, fmt.Errorf("write: %d of %d bytes: %w", n, len(b), errors.Join(err, errServerClosed)))
 	}
@@ -186,6 +205,10 @@ func (t *thread) send(c *conn, b []byte) {
 func (t *thread) lost(c *conn, why error) {
 	if c.fd < 0 {
 		return // ended already, with the frame before
+	}
+	if c.wire != nil {
+		c.wire.close()
+		c.wire, c.sealed = nil, nil
 	}
 	_ = unix.Close(c.fd) // which takes it out of epoll, too
 	c.fd = -1

@@ -40,7 +40,7 @@ func (b *bench) ingest(ctx context.Context, s *Scenario) (map[string]map[string]
 		}
 		return err
 	}
-	t, err := b.launchTidewire(ctx, b.keysOf(s), fill)
+	t, err := b.launchTidewire(ctx, b.keysOf(s), walls{}, fill)
 	if err != nil {
 		return nil, err
 	}

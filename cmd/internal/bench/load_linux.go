@@ -2,6 +2,7 @@ package bench
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -36,12 +37,13 @@ type client struct {
 	other   netip.AddrPort // where it goes when its server is gone, see Load.roam; zero: back to addr
 	host    string         // for the Host header
 	path    string
-	token   string // Tidewire's, may be empty
-	subject string // Tidewire's subject or Centrifuge's channel
-	group   uint8  // latencies are counted by group
-	small   bool   // has a small buffer, so that it is full soon when it stops reading
-	several bool   // gets several keys: what is missing shows in sums alone
-	resumes bool   // keeps its vector, to resume with
+	tls     *tls.Config // nil: without
+	token   string      // Tidewire's, may be empty
+	subject string      // Tidewire's subject or Centrifuge's channel
+	group   uint8       // latencies are counted by group
+	small   bool        // has a small buffer, so that it is full soon when it stops reading
+	several bool        // gets several keys: what is missing shows in sums alone
+	resumes bool        // keeps its vector, to resume with
 }
 
 // maxGroups bounds client.group.

@@ -23,6 +23,17 @@ type aServer struct {
 
 func serve(t *testing.T, script func(c net.Conn, r *bufio.Reader)) *aServer {
 	t.Helper()
+	return serveRaw(t, func(c net.Conn) {
+		r := bufio.NewReader(c)
+		if _, err := http.ReadRequest(r); err == nil {
+			script(c, r)
+		}
+	})
+}
+
+// serveRaw leaves the handshake to the script.
+func serveRaw(t *testing.T, script func(c net.Conn)) *aServer {
+	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -36,10 +47,7 @@ func serve(t *testing.T, script func(c net.Conn, r *bufio.Reader)) *aServer {
 			}
 			s.wg.Go(func() {
 				defer func() { _ = c.Close() }()
-				r := bufio.NewReader(c)
-				if _, err := http.ReadRequest(r); err == nil {
-					script(c, r)
-				}
+				script(c)
 			})
 		}
 	})

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 )
 
@@ -23,7 +24,7 @@ func (b *bench) measure(ctx context.Context, s *Scenario, server string) (map[st
 		return nil, err
 	}
 	defer func() { _ = load.Close() }()
-	m := &measurement{b: b, s: s, sys: sys, load: load}
+	m := &measurement{b: b, s: s, server: server, sys: sys, load: load}
 	if s.kind == kindLatency {
 		return m.latency(ctx)
 	}
@@ -52,7 +53,11 @@ func (b *bench) start(ctx context.Context, s *Scenario, server string) (system, 
 	case server == ServerCentrifuge:
 		return b.startCentrifuge(keys)
 	case b.o.Local:
-		return b.startTidewire(ctx, keys)
+		w, err := b.wallsOf(server)
+		if err != nil {
+			return nil, err
+		}
+		return b.startTidewire(ctx, keys, w)
 	default:
 		return b.joinTidewire(ctx, keys)
 	}
@@ -60,12 +65,13 @@ func (b *bench) start(ctx context.Context, s *Scenario, server string) (system, 
 
 // measurement is one scenario on one system.
 type measurement struct {
-	b    *bench
-	s    *Scenario
-	sys  system
-	load *Load
-	sent uint64 // messages since the clients were opened
-	n    int    // clients that read
+	b      *bench
+	s      *Scenario
+	server string
+	sys    system
+	load   *Load
+	sent   uint64 // messages since the clients were opened
+	n      int    // clients that read
 }
 
 // mark is where a window begins.
@@ -81,7 +87,7 @@ type mark struct {
 func (m *measurement) begin() (mark, error) {
 	use, known, err := m.sys.usage()
 	if t, ok := m.sys.(*tidewire); ok && t.cluster != nil && m.s.kind != kindIdle {
-		m.b.prof.take(m.b, m.s.Name, t.cluster.nodes[0].admin, m.b.o.Duration)
+		m.b.prof.take(m.b, m.s.Name+strings.TrimPrefix(m.server, ServerTidewire), t.cluster.nodes[0].admin, m.b.o.Duration)
 	}
 	w := m.load.take()
 	return mark{time.Now(), use, known, m.sent, w.count}, err
@@ -139,7 +145,11 @@ func (m *measurement) open(ctx context.Context, clients []client) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, openWait, fmt.Errorf("they took longer than %v", openWait))
 	defer cancel()
 	m.n += len(clients)
-	return m.load.open(ctx, clients)
+	err := m.load.open(ctx, clients)
+	if agreed := m.load.agreed(); agreed != "" {
+		m.b.report.Settings["TLS of the clients"] = agreed
+	}
+	return err
 }
 
 const (
@@ -183,7 +193,7 @@ func (m *measurement) drainOf(ctx context.Context, v map[string]float64, want in
 
 // steady sends at a rate, or as much as goes.
 func (m *measurement) steady(ctx context.Context) (map[string]float64, error) {
-	n := m.b.clientsOf(m.s)
+	n, keys := m.b.clientsOf(m.s), m.b.keysOf(m.s)
 	if err := m.open(ctx, m.sys.clients(n)); err != nil {
 		return nil, err
 	}
@@ -204,11 +214,33 @@ func (m *measurement) steady(ctx context.Context) (map[string]float64, error) {
 	if err := flow(ctx, m.b.o.Duration); err != nil {
 		return nil, err
 	}
-	v, _, err := m.end(from)
+	v, w, err := m.end(from)
 	if err != nil {
 		return nil, err
 	}
-	return v, m.drain(ctx, v, expected(m.sent, n, m.b.keysOf(m.s)))
+	if m.s.secure {
+		m.keptUp(w, expected(m.sent, n, keys)-expected(from.sent, n, keys), w.count.messages-from.count.messages, m.b.o.Duration)
+	}
+	return v, m.drain(ctx, v, expected(m.sent, n, keys))
+}
+
+const (
+	// busyLoad is which share of its threads' time the load may take before it may be what is measured.
+	busyLoad = 0.9
+	// keptUpShare is which part of what was sent in a window has to come in it.
+	keptUpShare = 0.97
+)
+
+// keptUp notes where the load, to which TLS is dear, or the server did not keep up with what was sent in a window.
+func (m *measurement) keptUp(w *window, sent, came int64, window time.Duration) {
+	if busy := w.cpu.Seconds() / (window.Seconds() * float64(m.b.o.Threads)); busy > busyLoad {
+		m.b.problem("%s, %s: the load did not keep up: it took %.0f%% of its threads' time, and latencies are its own; give it more with -threads and processors",
+			m.s.Name, m.server, 100*busy)
+	}
+	if float64(came) < keptUpShare*float64(sent) {
+		m.b.problem("%s, %s: the load or the server did not keep up: of what was sent in a window, %.0f%% came in it",
+			m.s.Name, m.server, 100*float64(came)/float64(sent))
+	}
 }
 
 // flood has the floor write as much as sockets take. Messages have no order there.

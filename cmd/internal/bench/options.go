@@ -1,6 +1,7 @@
 package bench
 
 import (
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net/http"
@@ -31,6 +32,7 @@ type Options struct {
 	Topic          string
 	Create         bool // create it if it is missing
 	Token          string
+	TLS            *tls.Config // of the clients; nil: the nodes' ports are without
 
 	// Or Local: everything on this machine. Then the above, from Nodes on, is not used.
 	Local       bool
@@ -56,6 +58,10 @@ const (
 	ServerTidewire   = "tidewire"
 	ServerFloor      = "floor"
 	ServerCentrifuge = "centrifuge"
+	// Tidewire behind what keeps strangers out, in the scenarios that compare these with Tidewire open to all.
+	ServerJWT    = "tidewire+jwt"
+	ServerTLS    = "tidewire+tls"
+	ServerTLSJWT = "tidewire+tls+jwt"
 	// ServerConsumer is a plain consumer of Kafka, in the scenarios that compare with one.
 	ServerConsumer = "consumer"
 )

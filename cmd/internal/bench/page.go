@@ -29,7 +29,8 @@ const pageIntro = `# Benchmarks
 
 ` + "`make bench DOC=docs/benchmarks.md`" + ` wrote this page; ` + "`tidectl bench -h`" + ` and
 [performance.md](performance.md) say more. A figure is the median of the runs, with the least and the
-greatest; ÷ is Tidewire's figure over another's in the same run.
+greatest; ÷ is Tidewire's figure over another's in the same run; *÷ without* that of Tidewire with TLS or tokens over
+that of Tidewire without them.
 
 Everything ran on one machine: the server under test on processors of its own, the load, Kafka and the other nodes on
 the rest, so that these were slower than they would be elsewhere, and latencies longer. All servers got the same
@@ -39,6 +40,8 @@ server's process, as the kernel counts them.
 - **tidewire**: the first node of a cluster whose records come from a real Kafka, with its cache, ledger and
   replication. With one subject, that node coordinates the subject's partition. Latency counts from the making of the
   record in its producer, so that writing to Kafka is in it.
+- **tidewire+jwt**, **+tls**, **+tls+jwt**: the same, and each client shows a JSON Web Token of its own in the handshake, speaks
+  TLS, or both.
 - **floor**: a program that answers the handshake and writes ready frames of the same size; no subscriptions, no
   positions, no Kafka. Latency counts from the making of the message in that program.
 - **centrifuge**: a small server on the centrifuge library, one channel a subject, fed in its own process; no history,

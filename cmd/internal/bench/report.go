@@ -2,6 +2,7 @@ package bench
 
 import (
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -38,7 +39,8 @@ type Outcome struct {
 type Figure struct {
 	Metric  Metric            `json:"metric"`
 	Servers map[string]Spread `json:"servers"`
-	// Ratios are Tidewire's value over another server's in the same run.
+	// Ratios are Tidewire's value over another server's in the same run; where the other is Tidewire with TLS or
+	// tokens, that one's over Tidewire's without.
 	Ratios map[string]Spread `json:"ratios,omitempty"`
 }
 
@@ -57,6 +59,12 @@ type Verdict struct {
 	Met    bool    `json:"met"`
 	// MissedBy is how far beyond the bound the value is, as a share of the bound.
 	MissedBy float64 `json:"missed_by,omitempty"`
+}
+
+// isTidewire says whether a server is Tidewire, with TLS and tokens or without.
+func isTidewire(server string) bool {
+	name, _, _ := strings.Cut(server, "+")
+	return name == ServerTidewire
 }
 
 func spread(v []float64) Spread {
@@ -95,8 +103,16 @@ func (r *Report) summarize(scenarios []Scenario) {
 				var all, ratios []float64
 				for run, v := range runs {
 					all = append(all, v)
-					if ours, ok := values[ServerTidewire][run]; ok && server != ServerTidewire && v != 0 && m.Better != 0 {
-						ratios = append(ratios, ours/v)
+					ours, ok := values[ServerTidewire][run]
+					if !ok || server == ServerTidewire || m.Better == 0 {
+						continue
+					}
+					over, under := ours, v
+					if isTidewire(server) {
+						over, under = v, ours
+					}
+					if under != 0 {
+						ratios = append(ratios, over/under)
 					}
 				}
 				f.Servers[server] = spread(all)

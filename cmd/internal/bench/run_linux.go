@@ -107,7 +107,7 @@ func (b *bench) one(ctx context.Context, s *Scenario, server string, run int) {
 		b.report.Samples = append(b.report.Samples, Sample{s.Name, name, run, values})
 		b.o.Progress("  %s: %s", name, oneLine(values))
 		for _, bad := range []string{"missing", "repeated"} {
-			if n := values[bad]; n > 0 && name == ServerTidewire {
+			if n := values[bad]; n > 0 && isTidewire(name) {
 				b.problem("%s, %s, run %d: %.0f %s", s.Name, name, run, n, metric(bad).Title)
 			}
 		}

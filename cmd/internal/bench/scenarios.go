@@ -14,6 +14,8 @@ type Scenario struct {
 	LocalOnly bool
 
 	kind kind
+	// secure compares Tidewire with TLS and tokens with itself, and with no other server.
+	secure bool
 }
 
 type kind uint8
@@ -66,6 +68,10 @@ func Scenarios() []Scenario {
 			Targets: join([]Target{{Metric: "resume_s", AtMost: true, Bound: 5}, {Metric: "not_resumed", AtMost: true}}, whole)},
 		{Name: "dead", About: "1 subject, 1,000 subscribers, 200 messages/s; one in ten stops reading", Clients: 1000, Keys: 1, Rate: 200, kind: kindDead,
 			Targets: join([]Target{{Metric: "p99_ratio", AtMost: true, Bound: 1.25}}, whole)},
+		{Name: "secure-50", About: "tokens and TLS: 1 subject, 1,000 subscribers, 50 messages/s", Clients: 1000, Keys: 1, Rate: 50, LocalOnly: true, secure: true, Targets: whole},
+		{Name: "secure-200", About: "tokens and TLS: 1 subject, 1,000 subscribers, 200 messages/s", Clients: 1000, Keys: 1, Rate: 200, LocalOnly: true, secure: true, Targets: whole},
+		{Name: "secure-idle", About: "tokens and TLS: 10,000 connections with one subscription each, and nothing to send", Clients: 10000, Keys: 10000, kind: kindIdle,
+			LocalOnly: true, secure: true},
 	}
 }
 
@@ -90,6 +96,11 @@ func (s *Scenario) possible(o *Options) []string {
 	var out []string
 	for _, name := range o.Servers {
 		switch {
+		case name == ServerTidewire && s.secure:
+			out = append(out, ServerTidewire, ServerJWT, ServerTLS, ServerTLSJWT)
+			continue
+		case s.secure:
+			continue
 		case name == ServerTidewire:
 		case s.kind == kindLatency || s.kind == kindIngest:
 			continue // they compare with a plain consumer

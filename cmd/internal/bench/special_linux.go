@@ -14,8 +14,9 @@ func (m *measurement) idle(ctx context.Context) (map[string]float64, error) {
 		return nil, err
 	}
 	n := m.b.clientsOf(m.s)
+	clients := m.sys.clients(n)
 	began := time.Now()
-	if err := m.open(ctx, m.sys.clients(n)); err != nil {
+	if err := m.open(ctx, clients); err != nil {
 		return nil, err
 	}
 	v := map[string]float64{"conns": float64(n), "open_s": time.Since(began).Seconds()}

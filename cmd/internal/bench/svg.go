@@ -31,7 +31,7 @@ const svgStyle = `text{font:13px system-ui,sans-serif;fill:#1f2328}.head{font-we
 
 const (
 	svgWidth  = 760
-	svgLeft   = 110 // of the labels
+	svgLeft   = 130 // of the labels
 	svgRight  = 190 // for the figures
 	barHeight = 18
 	rowHeight = 24
@@ -83,7 +83,8 @@ func (r *Report) charts() []chart {
 		for _, sc := range scenarios {
 			for _, server := range serverOrder {
 				if s, ok := r.spread(sc, name, server); ok {
-					c.bars = append(c.bars, bar{sc, server, server, s})
+					class, _, _ := strings.Cut(server, "+")
+					c.bars = append(c.bars, bar{sc, server, class, s})
 				}
 			}
 		}
@@ -97,6 +98,9 @@ func (r *Report) charts() []chart {
 	byServer("keys-p99.svg", "Latency, 99%, one key a client", "p99_ms", "keys-5000", "keys-20000")
 	byServer("idle.svg", "Memory a connection with one subscription", "kb_conn", "idle-10000", "idle-100000")
 	byServer("storm.svg", "10,000 clients thrown out at once: until all are subscribed again", "resume_s", "storm")
+	byServer("secure-cpu.svg", "TLS and tokens: CPU a delivered message, 1 subject to 1,000 subscribers", "cpu_us", "secure-50", "secure-200")
+	byServer("secure-p99.svg", "TLS and tokens: latency, 99%, 1 subject to 1,000 subscribers", "p99_ms", "secure-50", "secure-200")
+	byServer("secure-idle.svg", "TLS and tokens: memory a connection with one subscription", "kb_conn", "secure-idle")
 	c := chart{file: "latency.svg", title: "From Kafka to a subscriber, 1,000 records/s, beside a plain consumer", unit: "ms"}
 	for _, q := range []struct{ name, group string }{{"p50_ms", "median"}, {"p99_ms", "99%"}} {
 		if s, ok := r.spread("latency", q.name, ServerConsumer); ok {

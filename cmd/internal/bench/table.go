@@ -12,7 +12,7 @@ import (
 )
 
 // servers in the order of a table's columns.
-var serverOrder = []string{ServerTidewire, ServerFloor, ServerCentrifuge, ServerConsumer}
+var serverOrder = []string{ServerTidewire, ServerJWT, ServerTLS, ServerTLSJWT, ServerFloor, ServerCentrifuge, ServerConsumer}
 
 // columns are the servers that an outcome has figures of.
 func (o *Outcome) columns() []string {
@@ -33,7 +33,11 @@ func (o *Outcome) rows() [][]string {
 	cols := o.columns()
 	head := append([]string{""}, cols...)
 	for _, s := range cols {
-		if s != ServerTidewire && o.compared(s) {
+		switch {
+		case s == ServerTidewire || !o.compared(s):
+		case isTidewire(s):
+			head = append(head, strings.TrimPrefix(s, ServerTidewire)+" ÷ without")
+		default:
 			head = append(head, "÷ "+s)
 		}
 	}
@@ -173,7 +177,7 @@ func (r *Report) WriteText(w io.Writer) error {
 	if r.Cut {
 		fmt.Fprintln(w, "NOTE: ended before its end")
 	}
-	_, err := fmt.Fprintln(w, "Figures are medians, with the least and the greatest run; ÷ is Tidewire's figure over the other's in the same run.")
+	_, err := fmt.Fprintln(w, "Figures are medians, with the least and the greatest run; ÷ is Tidewire's figure over the other's in the same run (÷ without: with TLS or tokens over without).")
 	return err
 }
 

@@ -43,6 +43,9 @@ type thread struct {
 	retries     []*conn // wait for retryAfter
 	retryAt     time.Time
 	buf         []byte
+	plain       []byte         // what TLS made of it
+	agreed      string         // what a TLS handshake agreed on
+	shaking     sync.WaitGroup // the goroutines of TLS handshakes
 	out         []byte
 	now         int64 // of the read whose frames are being looked at
 	cur         *conn // whose they are
@@ -56,7 +59,7 @@ type thread struct {
 }
 
 func newThread(id int) (*thread, error) {
-	t := &thread{id: id, buf: make([]byte, readSize)}
+	t := &thread{id: id, buf: make([]byte, readSize), plain: make([]byte, plainSize)}
 	t.onFrame = t.frame // once: a method value allocates
 	var err error
 	if t.epoll, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
@@ -75,16 +78,22 @@ func newThread(id int) (*thread, error) {
 // do runs f on the thread, between two turns, and waits for it.
 func (t *thread) do(f func()) {
 	done := make(chan struct{})
-	t.mu.Lock()
-	if t.ended {
-		t.mu.Unlock()
-		return
+	if t.post(func() { f(); close(done) }) {
+		<-done
 	}
-	t.tasks = append(t.tasks, func() { f(); close(done) })
-	t.mu.Unlock()
+}
+
+// post is do for who does not wait; it returns false, and f is not run, when the thread has ended.
+func (t *thread) post(f func()) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.ended {
+		return false
+	}
+	t.tasks = append(t.tasks, f)
 	one := [8]byte{1}
 	_, _ = unix.Write(t.wake, one[:]) // fails only if it is full, and then the thread wakes anyhow
-	<-done
+	return true
 }
 
 func (t *thread) runTasks() {
@@ -133,9 +142,13 @@ func (t *thread) run() {
 	}
 	for _, c := range t.conns {
 		if c.fd >= 0 {
+			if c.wire != nil {
+				c.wire.close()
+			}
 			_ = unix.Close(c.fd)
 		}
 	}
+	t.shaking.Wait()
 	_, _ = unix.Close(t.epoll), unix.Close(t.wake)
 	t.count.open, t.count.ready = 0, 0
 	t.published.store(&t.count)
@@ -171,7 +184,15 @@ func (t *thread) ready(c *conn, events uint32) {
 	t.count.bytes += int64(n)
 	t.now = time.Now().UnixNano()
 	t.cur = c
-	b := t.buf[:n]
+	if c.sealed != nil {
+		t.sealedBytes(c, t.buf[:n])
+		return
+	}
+	t.take(c, t.buf[:n])
+}
+
+// take takes what a server said.
+func (t *thread) take(c *conn, b []byte) {
 	if c.state == stateHandshake {
 		var err error
 		if b, err = t.handshake(c, b); err != nil {

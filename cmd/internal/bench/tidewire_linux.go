@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -25,13 +26,14 @@ type tidewire struct {
 	feed
 	prod    *producer
 	topic   string
-	suffix  string // of keys: set where the topic is not ours alone
-	token   string
+	suffix  string        // of keys: set where the topic is not ours alone
+	token   func() string // of the next client; nil: none is shown
 	cluster *cluster
 	own     *kgo.Client // with which the topic is deleted; nil: it is not ours
 	addrs   []netip.AddrPort
 	hosts   []string
-	admin   []string // of a cluster that runs
+	tls     []*tls.Config // of the clients of each node; nil: its port is without
+	admin   []string      // of a cluster that runs
 	http    http.Client
 }
 
@@ -39,8 +41,8 @@ type tidewire struct {
 const partitions = 6
 
 // startTidewire starts a cluster with a new topic of its own and waits until it is settled.
-func (b *bench) startTidewire(ctx context.Context, keys int) (*tidewire, error) {
-	t, err := b.launchTidewire(ctx, keys, func(*producer) error { return nil })
+func (b *bench) startTidewire(ctx context.Context, keys int, w walls) (*tidewire, error) {
+	t, err := b.launchTidewire(ctx, keys, w, func(*producer) error { return nil })
 	if err != nil {
 		return nil, err
 	}
@@ -59,10 +61,10 @@ func (b *bench) startTidewire(ctx context.Context, keys int) (*tidewire, error) 
 
 // launchTidewire makes a topic, does with it what prepare does, and starts nodes that expose it; it does not wait
 // until they are ready.
-func (b *bench) launchTidewire(ctx context.Context, keys int, prepare func(*producer) error) (_ *tidewire, err error) {
+func (b *bench) launchTidewire(ctx context.Context, keys int, w walls, prepare func(*producer) error) (_ *tidewire, err error) {
 	b.topics++
 	topic := fmt.Sprintf("bench-%d-%d", b.began.Unix(), b.topics)
-	t := &tidewire{feed: feed{keys: keys}, topic: topic}
+	t := &tidewire{feed: feed{keys: keys}, topic: topic, token: w.tokens(topic)}
 	defer func() {
 		if err != nil {
 			t.close()
@@ -79,7 +81,7 @@ func (b *bench) launchTidewire(ctx context.Context, keys int, prepare func(*prod
 	if err := prepare(t.prod); err != nil {
 		return nil, err
 	}
-	if t.cluster, err = b.startCluster(ctx, topic); err != nil {
+	if t.cluster, err = b.startCluster(topic, w.env); err != nil {
 		return nil, err
 	}
 	for _, n := range t.cluster.nodes {
@@ -87,9 +89,18 @@ func (b *bench) launchTidewire(ctx context.Context, keys int, prepare func(*prod
 		if err != nil {
 			return nil, err
 		}
-		t.addrs, t.hosts = append(t.addrs, a), append(t.hosts, n.client)
+		if err := t.has(n.client, a, w.tls); err != nil {
+			return nil, err
+		}
 	}
 	return t, nil
+}
+
+// has adds a node.
+func (t *tidewire) has(host string, addr netip.AddrPort, tlsOfAll *tls.Config) error {
+	c, err := namedFor(tlsOfAll, host)
+	t.addrs, t.hosts, t.tls = append(t.addrs, addr), append(t.hosts, host), append(t.tls, c)
+	return err
 }
 
 // nameKeys names the keys. Where there is one alone, it lies in a partition that the node under test coordinates,
@@ -114,7 +125,7 @@ func (t *tidewire) nameKeys(ours []int32) {
 // one before waited for may be pushed when the next one's have subscribed already: so each has keys of its own.
 func (b *bench) joinTidewire(ctx context.Context, keys int) (_ *tidewire, err error) {
 	b.topics++
-	t := &tidewire{feed: feed{keys: keys}, topic: b.o.Topic, suffix: "." + strconv.FormatInt(b.began.Unix(), 36) + "." + strconv.Itoa(b.topics), token: b.o.Token, admin: b.o.Admin, hosts: b.o.Nodes, http: http.Client{Timeout: 5 * time.Second, Transport: b.o.AdminTransport}}
+	t := &tidewire{feed: feed{keys: keys}, topic: b.o.Topic, suffix: "." + strconv.FormatInt(b.began.Unix(), 36) + "." + strconv.Itoa(b.topics), admin: b.o.Admin, http: http.Client{Timeout: 5 * time.Second, Transport: b.o.AdminTransport}}
 	defer func() {
 		if err != nil {
 			t.close()
@@ -125,7 +136,12 @@ func (b *bench) joinTidewire(ctx context.Context, keys int) (_ *tidewire, err er
 		if err != nil {
 			return nil, err
 		}
-		t.addrs = append(t.addrs, a)
+		if err := t.has(host, a, b.o.TLS); err != nil {
+			return nil, err
+		}
+	}
+	if b.o.Token != "" {
+		t.token = func() string { return b.o.Token }
 	}
 	if t.prod, err = newProducer(b.o.Brokers, b.o.Kafka, b.o.Topic, b.o.Size, 0); err != nil {
 		return nil, err
@@ -189,7 +205,11 @@ func (t *tidewire) clients(n int) []client {
 }
 
 func (t *tidewire) client(node int, subject string) client {
-	return client{dialect: speakTidewire, addr: t.addrs[node], host: t.hosts[node], path: "/ws", token: t.token, subject: subject}
+	c := client{dialect: speakTidewire, addr: t.addrs[node], host: t.hosts[node], path: "/ws", tls: t.tls[node], subject: subject}
+	if t.token != nil {
+		c.token = t.token()
+	}
+	return c
 }
 
 func (t *tidewire) send(n int) error {
