@@ -70,6 +70,7 @@ type counters struct {
 type window struct {
 	groups [maxGroups]histogram
 	cpu    time.Duration // of the load's threads
+	wait   time.Duration // for a processor, of the same
 	count  counters      // totals since the load began
 }
 
@@ -186,6 +187,9 @@ func (l *Load) take() *window {
 			cpu := threadCPU()
 			w.cpu += cpu - t.cpuTaken
 			t.cpuTaken = cpu
+			wait := threadWait()
+			w.wait += wait - t.waitTaken
+			t.waitTaken = wait
 			w.count.add(t.count)
 		})
 	}

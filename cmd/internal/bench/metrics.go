@@ -45,6 +45,7 @@ var metrics = []Metric{
 	{"repeated", "records that came twice", "", -1},
 	{"closed", "connections closed by the server", "", 0},
 	{"load_us", "CPU of the load a message", "µs", 0},
+	{"load_busy", "time in which the load ran or waited for a processor", "%", 0},
 	{"per_read", "messages a read", "", 0},
 }
 

@@ -74,6 +74,30 @@ func TestOutcomes(t *testing.T) {
 	}
 }
 
+// What TLS and tokens cost stands as a ratio to Tidewire without, the other way round than the ratios to other servers.
+func TestReportOfWalls(t *testing.T) {
+	r := &Report{}
+	for server, cpu := range map[string]float64{ServerTidewire: 10, ServerJWT: 10, ServerTLS: 15, ServerTLSJWT: 16} {
+		r.Samples = append(r.Samples, Sample{"secure-200", server, 1, map[string]float64{"cpu_us": cpu}}, Sample{"secure-idle", server, 1, map[string]float64{"kb_conn": cpu}})
+	}
+	r.summarize(Scenarios())
+	rows := r.Outcomes[0].rows()
+	want := [][]string{
+		{"", "tidewire", "tidewire+jwt", "tidewire+tls", "tidewire+tls+jwt", "+jwt ÷ without", "+tls ÷ without", "+tls+jwt ÷ without"},
+		{"CPU a delivered message, µs", "10", "10", "15", "16", "1", "1.50", "1.60"},
+	}
+	if !slices.EqualFunc(rows, want, slices.Equal) {
+		t.Errorf("%q", rows)
+	}
+	charts := r.charts()
+	if len(charts) != 2 || charts[0].file != "secure-cpu.svg" || charts[1].file != "secure-idle.svg" || len(charts[1].bars) != 4 {
+		t.Fatalf("%+v", charts)
+	}
+	if last := charts[1].bars[3]; last.label != ServerTLSJWT || last.class != ServerTidewire {
+		t.Errorf("%+v", last)
+	}
+}
+
 func TestPageAndPlots(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "figures.md")
 	r := reportOf()

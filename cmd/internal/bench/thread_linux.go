@@ -3,6 +3,7 @@ package bench
 import (
 	"errors"
 	"fmt"
+	"os"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -54,6 +55,7 @@ type thread struct {
 	got         [maxGroups]int64 // messages
 	count       counters
 	cpuTaken    time.Duration
+	waitTaken   time.Duration
 	roaming     bool
 	ending      bool
 }
@@ -174,10 +176,10 @@ func (t *thread) ready(c *conn, events uint32) {
 	case errno == unix.EAGAIN || errno == unix.EINTR:
 		return
 	case errno != 0:
-		t.lost(c, fmt.Errorf("read: %w", errno))
+		t.over(c, fmt.Errorf("read: %w", errno))
 		return
 	case n == 0:
-		t.lost(c, errServerClosed)
+		t.over(c, errServerClosed)
 		return
 	}
 	t.count.reads++
@@ -258,6 +260,19 @@ func (t *thread) cut() {
 			t.lost(c, errCut)
 		}
 	}
+}
+
+// threadWait is how long the calling thread could have run and had no processor; zero where the kernel does not count it.
+func threadWait() time.Duration {
+	text, err := os.ReadFile("/proc/thread-self/schedstat")
+	if err != nil {
+		return 0
+	}
+	var ran, waited int64 // nanoseconds
+	if _, err := fmt.Sscan(string(text), &ran, &waited); err != nil {
+		return 0
+	}
+	return time.Duration(waited)
 }
 
 // threadCPU is the processor time of the calling thread.

@@ -32,9 +32,10 @@ type wire struct {
 	net.Conn
 
 	mu     sync.Mutex
-	more   sync.Cond // in, fd or shaken have changed
+	more   sync.Cond // in or ended have changed
 	fd     int       // -1: closed
 	in     []byte    // read from the socket, and not yet by crypto/tls
+	ended  error     // nothing follows in
 	shaken bool      // the handshake is over: Read does not wait
 }
 
@@ -58,8 +59,8 @@ func (w *wire) Read(p []byte) (int, error) {
 	defer w.mu.Unlock()
 	for len(w.in) == 0 {
 		switch {
-		case w.fd < 0:
-			return 0, net.ErrClosed
+		case w.ended != nil:
+			return 0, w.ended
 		case w.shaken:
 			return 0, errDry
 		}
@@ -96,12 +97,20 @@ func (w *wire) push(b []byte) error {
 	return nil
 }
 
-// close ends the handshake if it is not over; the socket is its owner's to close.
-func (w *wire) close() {
+// end says that the server sends nothing more.
+func (w *wire) end(why error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.fd = -1
+	w.ended = why
 	w.more.Signal()
+}
+
+// close ends the handshake if it is not over; the socket is its owner's to close.
+func (w *wire) close() {
+	w.end(net.ErrClosed)
+	w.mu.Lock()
+	w.fd = -1
+	w.mu.Unlock()
 }
 
 // secure begins the TLS handshake of a connection.
@@ -162,6 +171,18 @@ func (t *thread) sealedBytes(c *conn, b []byte) {
 	// Nothing is left in it: TLS was read until the wire was dry. And crypto/tls copies what it does not use at once.
 	c.wire.in = b
 	t.unseal(c)
+}
+
+// over handles the end of what a server sends.
+func (t *thread) over(c *conn, why error) {
+	if c.state != stateSecuring {
+		t.lost(c, why)
+		return
+	}
+	// Which of the two ends gave up the handshake knows: a server that was told that its certificate is no good hangs up.
+	// Until that says so, epoll would report the end again and again.
+	_ = unix.EpollCtl(t.epoll, unix.EPOLL_CTL_DEL, c.fd, nil)
+	c.wire.end(why)
 }
 
 // agreed is what a handshake of a thread agreed on, empty if there was none.
