@@ -235,8 +235,8 @@ const (
 // keptUp notes where the load, to which TLS is dear, or the server did not keep up with what was sent in a window.
 func (m *measurement) keptUp(v map[string]float64, sent, came int64) {
 	if v["load_busy"] > busyLoad {
-		m.b.problem("%s, %s: the load did not keep up: it was busy, or waited for a processor, %.0f%% of the time; latencies are its own, "+
-			"and a reader that does not sleep need not be woken, which spares the server something", m.s.Name, m.server, v["load_busy"])
+		m.b.problem("%s, %s: the load did not keep up: it was busy, or waited for a processor, more than %d%% of the time; latencies are its own, "+
+			"and a reader that does not sleep need not be woken, which spares the server something", m.s.Name, m.server, busyLoad)
 	}
 	if float64(came) < keptUpShare*float64(sent) {
 		m.b.problem("%s, %s: the load or the server did not keep up: of what was sent in a window, %.0f%% came in it",
