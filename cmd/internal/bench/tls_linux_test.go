@@ -12,6 +12,8 @@ import (
 	"strings"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/tidewire/tidewire/cmd/internal/certs/certtest"
 )
 
@@ -157,6 +159,95 @@ func TestLoadTellsWhyTLSFails(t *testing.T) {
 		t.Error(err)
 	}
 	_ = l.Close()
+}
+
+// What comes right behind a handshake, before the thread has the connection back, is not lost: tickets, or what a server
+// says unasked.
+func TestLoadTakesWhatCameWithTheHandshake(t *testing.T) {
+	ca, said := certtest.NewCA(t), make(chan struct{})
+	pair := ca.Pair(t, 2)
+	const messages = 100
+	cl := serveRaw(t, func(raw net.Conn) {
+		c := tls.Server(raw, &tls.Config{Certificates: []tls.Certificate{pair}})
+		b := appendServerFrame(welcome(), []byte(`{"op":"subbed","id":1,"subject":"/t/k","at":[[3,7,0]]}`))
+		for n := range uint64(messages) {
+			b = appendServerFrame(b, []byte(aMsg(n)))
+		}
+		_, _ = c.Write(b)
+		close(said)
+		_, _ = io.Copy(io.Discard, c)
+	}).client(speakTidewire)
+	cl.tls = &tls.Config{RootCAs: ca.Pool(), ServerName: "127.0.0.1"}
+
+	// The thread does not run: its steps are taken here, in the order in which they do harm.
+	th, err := newThread(0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		th.ending = true
+		ended := make(chan struct{})
+		go func() { th.run(); close(ended) }()
+		<-ended
+	}()
+	th.add([]client{cl})
+	th.connectMore()
+	c := th.conns[0]
+	wait := func(events int16) {
+		if _, err := unix.Poll([]unix.PollFd{{Fd: int32(c.fd), Events: events}}, 30_000); err != nil {
+			t.Fatal(err)
+		}
+	}
+	wait(unix.POLLOUT)
+	th.connected(c)
+	for all := false; !all; {
+		select {
+		case <-said:
+			all = true
+		default:
+		}
+		for {
+			n, err := unix.Read(c.fd, th.buf)
+			if n <= 0 {
+				if !errors.Is(err, unix.EAGAIN) {
+					t.Fatalf("%d bytes, %v", n, err)
+				}
+				break
+			}
+			if err := c.wire.push(th.buf[:n]); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	th.shaking.Wait()
+	th.runTasks()
+	if th.count.messages != messages || th.count.missing != 0 || th.count.ready != 1 {
+		t.Errorf("%+v, failed: %v", th.count, th.failed.Load())
+	}
+}
+
+// A wire whose connection was closed does not write to whoever has the descriptor next.
+func TestWireIsClosed(t *testing.T) {
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _, _ = unix.Close(fds[0]), unix.Close(fds[1]) }()
+	w := newWire(fds[0])
+	if n, err := w.Write([]byte("a")); n != 1 || err != nil {
+		t.Fatal(n, err)
+	}
+	w.close()
+	if _, err := w.Write([]byte("b")); !errors.Is(err, net.ErrClosed) {
+		t.Error(err)
+	}
+	if _, err := w.Read(make([]byte, 1)); !errors.Is(err, net.ErrClosed) {
+		t.Error(err)
+	}
+	var got [8]byte
+	if n, err := unix.Read(fds[1], got[:]); n != 1 || err != nil {
+		t.Errorf("%q, %v", got[:max(0, n)], err)
+	}
 }
 
 func TestWireIsBounded(t *testing.T) {
