@@ -52,7 +52,7 @@ func runBench(ctx context.Context, args []string, e env) error {
 	k.register(f, e)
 	var o bench.Options
 	admin := f.String("admin", e.get("TIDECTL_ADMIN"), "`addresses` of the nodes' admin ports, for their processor time and memory (TIDECTL_ADMIN)")
-	overTLS := f.Bool("tls", false, "the nodes' client ports speak TLS")
+	overTLS := f.Bool("tls", false, "the client ports of -nodes speak TLS")
 	ca := f.String("ca", "", "PEM `file` with the CA of their certificates; it means -tls")
 	f.StringVar(&o.Topic, "topic", "", "`topic` to write to")
 	f.BoolVar(&o.Create, "create", false, "create the topic if it is missing")
