@@ -14,7 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/tidewire/tidewire/cmd/internal/certs/certtest"
+	"github.com/tidewire/tidewire/internal/certtest"
 )
 
 // serveTLS is serve behind TLS; what the server writes goes out in pieces of so many bytes.

@@ -4,8 +4,6 @@ import (
 	"os"
 	"strconv"
 	"strings"
-
-	"golang.org/x/sys/unix"
 )
 
 // quarterOfMemory is the default budget of the cache.
@@ -20,10 +18,7 @@ func quarterOfMemory() int64 {
 // memory is what the process may use, in bytes: the container's limit where there is one and the machine's memory
 // otherwise; 0 if neither can be read.
 func memory() (total int64) {
-	var info unix.Sysinfo_t
-	if unix.Sysinfo(&info) == nil {
-		total = int64(info.Totalram) * int64(info.Unit)
-	}
+	total = machineMemory()
 	for _, file := range []string{"/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"} {
 		b, err := os.ReadFile(file)
 		if err != nil {
