@@ -72,6 +72,9 @@ func (b *bench) startCluster(topic string, more []string) (*cluster, error) {
 		if i == 0 {
 			cpus = b.o.ServerCPUs
 		}
+		if b.shared != nil {
+			cpus = b.shared
+		}
 		if err := os.MkdirAll(filepath.Join(dir, n.name), 0o755); err != nil {
 			return nil, errors.Join(err, c.close())
 		}

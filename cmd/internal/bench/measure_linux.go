@@ -10,7 +10,16 @@ import (
 
 // measure runs a scenario on a server and returns what it gave: of that server, and of a plain consumer where
 // there was one.
-func (b *bench) measure(ctx context.Context, s *Scenario, server string) (map[string]map[string]float64, error) {
+func (b *bench) measure(ctx context.Context, s *Scenario, server string) (_ map[string]map[string]float64, err error) {
+	if b.o.Local && (s.kind == kindIngest || s.kind == kindLatency) {
+		restore, err2 := b.shareProcessors()
+		if restore != nil {
+			defer func() { err = errors.Join(err, restore()) }()
+		}
+		if err2 != nil {
+			return nil, err2
+		}
+	}
 	if s.kind == kindIngest {
 		return b.ingest(ctx, s)
 	}

@@ -102,11 +102,11 @@ func pin(tid int, cpus []int) error {
 	return nil
 }
 
-// pinSelf binds all threads of this process, and with them those to come.
-func pinSelf(cpus []int) error {
+// pinProcess binds all threads of a process, and with them those to come.
+func pinProcess(pid int, cpus []int) error {
 	// A thread may start one while we go through them; the next round finds it.
 	for range 3 {
-		tasks, err := os.ReadDir("/proc/self/task")
+		tasks, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
 		if err != nil {
 			return err
 		}
@@ -121,6 +121,34 @@ func pinSelf(cpus []int) error {
 		}
 	}
 	return nil
+}
+
+// descendants returns a process and all that it and those have started.
+func descendants(pid int) (pids []int, err error) {
+	stats, err := filepath.Glob("/proc/[0-9]*/stat")
+	if err != nil {
+		return nil, err
+	}
+	children := make(map[int][]int)
+	for _, file := range stats {
+		b, err := os.ReadFile(file)
+		if err != nil {
+			continue // it has ended
+		}
+		// PID (name) state parent; the name may hold anything.
+		rest := strings.Fields(string(b[bytes.LastIndexByte(b, ')')+1:]))
+		child, err1 := strconv.Atoi(filepath.Base(filepath.Dir(file)))
+		parent, err2 := strconv.Atoi(rest[1])
+		if err := errors.Join(err1, err2); err != nil {
+			return nil, err
+		}
+		children[parent] = append(children[parent], child)
+	}
+	pids = []int{pid}
+	for i := 0; i < len(pids); i++ {
+		pids = append(pids, children[pids[i]]...)
+	}
+	return pids, nil
 }
 
 // line waits for the first line of the process.

@@ -4,6 +4,9 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -141,5 +144,43 @@ func TestFilesAreChecked(t *testing.T) {
 	}
 	if n := b.clientsOf(&Scenario{Name: "s", Clients: 500}); n != 500 || len(b.report.Problems) != 1 {
 		t.Error(n, b.report.Problems)
+	}
+}
+
+// A child of a child is found, and bound with the rest.
+func TestDescendantsAreBound(t *testing.T) {
+	all, err := allowedCPUs()
+	if err != nil {
+		t.Fatal(err)
+	}
+	log := filepath.Join(t.TempDir(), "log")
+	p, err := spawn(all, log, os.Environ(), "/bin/sh", "-c", "sleep 60 & echo $!; wait")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.kill()
+	line, err := p.line(10 * time.Second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	child, err := strconv.Atoi(line)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pids, err := descendants(p.cmd.Process.Pid)
+	if err != nil || !slices.Equal(pids, []int{p.cmd.Process.Pid, child}) {
+		t.Fatalf("%v, %v: want %d and %d", pids, err, p.cmd.Process.Pid, child)
+	}
+	for _, pid := range pids {
+		if err := pinProcess(pid, all[:1]); err != nil {
+			t.Fatal(err)
+		}
+		var may unix.CPUSet
+		if err := unix.SchedGetaffinity(pid, &may); err != nil || may.Count() != 1 || !may.IsSet(all[0]) {
+			t.Errorf("%d may use %d processors: %v", pid, may.Count(), err)
+		}
+	}
+	if err := unix.Kill(child, unix.SIGKILL); err != nil {
+		t.Error(err)
 	}
 }

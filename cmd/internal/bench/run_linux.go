@@ -20,8 +20,9 @@ type bench struct {
 	brokers []string
 	kafka   *process
 	prof    profiler
-	topics  int // made so far, or key sets where the topic is not ours
-	files   int // sockets that a process may have
+	topics  int   // made so far, or key sets where the topic is not ours
+	files   int   // sockets that a process may have
+	shared  []int // processors of all nodes alike; nil: they are divided
 	report  *Report
 }
 
@@ -152,6 +153,32 @@ func (b *bench) rateOf(s *Scenario) float64 {
 	return max(1, s.Rate*b.o.Scale)
 }
 
+// shareProcessors lets everything run on all processors until restore is called: where not the processor time of one server
+// is asked for but how fast all of them are together, to keep the others on one processor measures that processor.
+func (b *bench) shareProcessors() (restore func() error, err error) {
+	bind := func(cpus []int) error {
+		pids := []int{os.Getpid()}
+		if b.kafka != nil {
+			kafka, err := descendants(b.kafka.cmd.Process.Pid)
+			if err != nil {
+				return err
+			}
+			pids = append(pids, kafka...)
+		}
+		for _, pid := range pids {
+			if err := pinProcess(pid, cpus); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	b.shared = slices.Concat(b.o.ServerCPUs, b.o.LoadCPUs)
+	return func() error {
+		b.shared = nil
+		return bind(b.o.LoadCPUs)
+	}, bind(b.shared)
+}
+
 // prepareLocal divides the processors and starts Kafka.
 func (b *bench) prepareLocal() error {
 	cpus, err := allowedCPUs()
@@ -186,7 +213,7 @@ func (b *bench) prepareLocal() error {
 	if err := os.MkdirAll(b.o.Dir, 0o755); err != nil {
 		return err
 	}
-	if err := pinSelf(b.o.LoadCPUs); err != nil {
+	if err := pinProcess(os.Getpid(), b.o.LoadCPUs); err != nil {
 		return err
 	}
 	// A thread that waits in epoll_wait must not keep the producers from running.
