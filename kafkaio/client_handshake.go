@@ -68,6 +68,13 @@ func (e *AuthError) Error() string {
 
 func (e *AuthError) Unwrap() error { return e.Err }
 
+// isRefused says whether an error is that a broker does not take our credentials: on a new connection, or for the
+// renewal of one's session, after which that connection is of no use.
+func isRefused(err error) bool {
+	var auth *AuthError
+	return errors.As(err, &auth)
+}
+
 // negotiate asks the broker which versions it supports and returns for each request the newest one that
 // both sides know.
 func negotiate(ctx context.Context, conn *protocol.Conn, withSASL bool) (map[protocol.ApiKey]int16, error) {

@@ -89,16 +89,16 @@ func (g *Group) CommitNow(ctx context.Context) error {
 	return err
 }
 
-// Committed implements bridge.OffsetStore. It retries until ctx ends.
+// Committed implements bridge.OffsetStore. It retries until ctx ends, but for refusals: whoever asks complains of those
+// and asks again.
 func (g *Group) Committed(ctx context.Context, tps []bridge.TopicPartition) (map[bridge.TopicPartition]bridge.CommitOffset, error) {
 	for {
 		out, err := g.commits.fetch(ctx, tps)
 		if err == nil {
 			return out, nil
 		}
-		var auth *AuthError
 		final := errors.Is(err, kafka.GroupAuthorizationFailed) || errors.Is(err, kafka.TopicAuthorizationFailed) ||
-			errors.Is(err, ErrClosed) || errors.As(err, &auth)
+			errors.Is(err, ErrClosed) || isRefused(err)
 		if final || !nap(ctx, fetchRetryWait) {
 			return nil, fmt.Errorf("read the committed offsets of group %s: %w", g.cfg.GroupID, err)
 		}

@@ -122,8 +122,12 @@ func retryLeader(ctx context.Context, topics *Topics, tp bridge.TopicPartition, 
 	}
 }
 
-// mendable says whether trying again can help: after anything but an answer of Kafka that stays.
+// mendable says whether trying again can help: after anything but an answer of Kafka that stays. That we are refused
+// need not: a token is replaced late, a password on both sides one after the other. Topics complains of it meanwhile.
 func mendable(err error) bool {
+	if isRefused(err) { // it has a code of Kafka's in it
+		return true
+	}
 	var code kafka.Error
 	if errors.As(err, &code) {
 		return leaderMoved(err) || code.Temporary()
@@ -132,9 +136,8 @@ func mendable(err error) bool {
 		return false
 	}
 	var batch *BatchError
-	var auth *AuthError
 	var version *VersionError
-	return !errors.As(err, &batch) && !errors.As(err, &auth) && !errors.As(err, &version)
+	return !errors.As(err, &batch) && !errors.As(err, &version)
 }
 
 // wirePool keeps a few idle connections to each broker for short questions.
@@ -150,7 +153,8 @@ type wirePool struct {
 const maxIdle = 4
 
 // with calls fn with a connection to addr. An idle connection that turns out dead is replaced by a new
-// one, once. After an error that is not an answer of Kafka the connection is closed.
+// one, once. After an error that is not an answer of Kafka to the question the connection is closed; that its session
+// could not be renewed is none, although there is a code of Kafka's in it.
 func (p *wirePool) with(ctx context.Context, addr string, fn func(*wire) error) error {
 	for {
 		w, old, err := p.get(ctx, addr)
@@ -159,7 +163,7 @@ func (p *wirePool) with(ctx context.Context, addr string, fn func(*wire) error) 
 		}
 		err = fn(w)
 		var code kafka.Error
-		if err == nil || errors.As(err, &code) {
+		if err == nil || errors.As(err, &code) && !isRefused(err) {
 			p.put(addr, w)
 			return err
 		}

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/segmentio/kafka-go"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -67,6 +68,23 @@ func offsets(t *testing.T, brokers []string, topic string, trim func(before int6
 	defer cancel()
 	if _, err := r.offsets.Latest(short, bridge.TopicPartition{Topic: "nowhere"}); err == nil {
 		t.Error("an unknown topic has an offset")
+	}
+}
+
+// TestOffsetsWhileRefused: a token that is replaced late, or rights that are taken and given back, are no reason to give
+// up. A filling of the cache used to end for good at the first refusal.
+func TestOffsetsWhileRefused(t *testing.T) {
+	c := kafkatest.Fake(t, kfake.SeedTopics(1, "refused"))
+	r := newRig(t, c.Brokers(), "refused")
+	asked := 0
+	err := retryLeader(t.Context(), r.topics, bridge.TopicPartition{Topic: "refused"}, func(string, int32) error {
+		if asked++; asked < 4 {
+			return fmt.Errorf("dial: %w", &AuthError{Mechanism: "PLAIN", Err: kafka.SASLAuthenticationFailed})
+		}
+		return nil
+	})
+	if err != nil || asked != 4 {
+		t.Errorf("%v, asked %d times", err, asked)
 	}
 }
 

@@ -311,6 +311,32 @@ func TestSessionRenewalFails(t *testing.T) {
 	})
 }
 
+// A connection whose session could not be renewed is of no use, though the error has a code of Kafka in it, as answers
+// have after which a connection is used again. Such a one used to go back to the pool, where it gave its old error to
+// everybody who asked that broker anything, until the process ended.
+func TestPoolKeepsNoBrokenSession(t *testing.T) {
+	inSession(t, func(t *testing.T, s *session) {
+		w := &wire{conn: protocol.NewConn(s, "test")}
+		w.conn.SetVersions(limitedVersions)
+		pool := &wirePool{client: s.client, idle: map[string][]*wire{"b:1": {w}}}
+		ask := func() error {
+			return pool.with(t.Context(), "b:1", func(w *wire) error {
+				_, err := RoundTrip(t.Context(), w.conn, &apiversions.Request{})
+				return err
+			})
+		}
+		if err := ask(); err != nil || len(pool.idle["b:1"]) != 1 {
+			t.Fatalf("%v, %d idle connections", err, len(pool.idle["b:1"]))
+		}
+		s.broker.set("refuse")
+		time.Sleep(sessionLife * 81 / 100)
+		_ = s.client.Close() // so that there will be no other connection
+		if err := ask(); !errors.Is(err, ErrClosed) || len(pool.idle["b:1"]) != 0 {
+			t.Errorf("%v, %d idle connections", err, len(pool.idle["b:1"]))
+		}
+	})
+}
+
 // A deadline that is set meanwhile is for what comes after.
 func TestSessionRenewalKeepsItsDeadline(t *testing.T) {
 	inSession(t, func(t *testing.T, s *session) {

@@ -39,6 +39,8 @@ type Topics struct {
 	initial map[string]bridge.TopicID // nil before the first answer
 	told    map[string]bridge.TopicMeta
 	failing bool
+	refused bool      // what was complained of last was that Kafka refuses us
+	toldAt  time.Time // when that was
 }
 
 var _ bridge.TopicIDs = (*Topics)(nil)
@@ -66,6 +68,8 @@ const (
 	// metadataTimeout how long it may take to answer.
 	dialPatience    = 1500 * time.Millisecond
 	metadataTimeout = 3 * time.Second
+	// complainEvery is how often it is said that Kafka cannot be asked.
+	complainEvery = time.Minute
 )
 
 type leaderInfo struct {
@@ -254,11 +258,25 @@ func (t *Topics) ask(ctx context.Context) error {
 	case err == nil && t.failing:
 		t.failing = false
 		t.log.Info().Msg("Kafka's metadata can be read again")
-	case err != nil && !t.failing && ctx.Err() == nil:
-		t.failing = true
-		t.log.Warn().Err(err).Msg("cannot read Kafka's metadata")
+	case err != nil && ctx.Err() == nil:
+		t.complain(err)
 	}
 	return err
+}
+
+// complain logs that Kafka cannot be asked: when that begins, when Kafka begins to refuse us, which somebody has to mend,
+// or ends it, and every minute. It is done here, as everything else that needs Kafka may have nothing to do just then.
+func (t *Topics) complain(err error) {
+	refused := isRefused(err)
+	if t.failing && refused == t.refused && time.Since(t.toldAt) < complainEvery {
+		return
+	}
+	t.failing, t.refused, t.toldAt = true, refused, time.Now()
+	if refused {
+		t.log.Error().Err(err).Msg("Kafka refuses this node's credentials, trying again")
+		return
+	}
+	t.log.Warn().Err(err).Msg("cannot read Kafka's metadata, trying again")
 }
 
 func (t *Topics) askOnce(ctx context.Context) (err error) {

@@ -3,10 +3,13 @@ package kafkaio
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"testing"
+	"testing/synctest"
 	"time"
 
+	"github.com/rs/zerolog"
 	"github.com/segmentio/kafka-go"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -150,6 +153,29 @@ func TestTopicsAway(t *testing.T) {
 	if err := topics.Refresh(t.Context()); !errors.Is(err, ErrClosed) {
 		t.Error(err)
 	}
+}
+
+// TestTopicsComplain: it is said when Kafka cannot be asked, when it refuses us instead, and again every minute.
+func TestTopicsComplain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		logs := &logBuffer{}
+		topics := &Topics{log: zerolog.New(logs)}
+		away, refused := errors.New("away"), fmt.Errorf("dial: %w", &AuthError{Mechanism: "PLAIN", Err: kafka.SASLAuthenticationFailed})
+		for i, c := range []struct {
+			after         time.Duration
+			err           error
+			warns, errors int
+		}{
+			{0, away, 1, 0}, {time.Second, away, 1, 0}, {time.Second, refused, 1, 1}, {complainEvery - 1, refused, 1, 1},
+			{1, refused, 1, 2}, {1, refused, 1, 2}, {1, away, 2, 2}, {complainEvery, away, 3, 2},
+		} {
+			time.Sleep(c.after)
+			topics.complain(c.err)
+			if w, e := logs.with(`"warn"`, "away"), logs.with(`"error"`, "PLAIN"); w != c.warns || e != c.errors {
+				t.Errorf("step %d: %d warnings, %d errors", i, w, e)
+			}
+		}
+	})
 }
 
 // TestMetadataCut cuts an answer at every byte: an error each time, never a panic.
