@@ -69,12 +69,12 @@ func (r *recall) read(ctx context.Context, commit Offset) error {
 	var next Offset
 	var leaders leaderList
 	r.p.view(func(led *ledger) { next, leaders = led.next(), led.leaders })
-	if !r.begun {
-		r.begun, r.at = true, max(commit-recallBefore, 0)
-	}
 	end, err := r.l.b.cfg.Offsets.Latest(ctx, r.p.tp) // a log that was truncated may end before next
 	if err != nil {
 		return err
+	}
+	if !r.begun { // with the commit that is known when Kafka can be read
+		r.begun, r.at = true, max(commit-recallBefore, 0)
 	}
 	end = min(end, next, commit+recallBehind)
 	if r.at >= end {

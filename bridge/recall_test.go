@@ -127,6 +127,27 @@ func TestRecallOfATruncatedLog(t *testing.T) {
 	}
 }
 
+// Kafka is away until it counts as having no commit: then the recall is to begin near the ledger's end. When Kafka is back,
+// there is a commit after all, which lies before that. The recall used to stay where it had been told first, and the ids
+// before that place were never read.
+func TestRecallOfACommitThatIsFoundLate(t *testing.T) {
+	const commit, next = recallBefore, 4 * recallBefore
+	k := newKafka()
+	k.do(func() {
+		p := k.part(orders0)
+		p.records, p.end = []Record{midRecord(commit, "u", "a")}, next
+		k.away = true
+	})
+	r := recallOf(k, k, next, nil)
+	if err := r.read(testContext(t), next); !errors.Is(err, errAway) {
+		t.Fatal(err)
+	}
+	k.do(func() { k.away = false })
+	if err := r.read(testContext(t), commit); err != nil || len(r.seen.mids.ring) != 1 {
+		t.Errorf("%v, ids %v", err, r.seen.mids.ring)
+	}
+}
+
 // A batch that cannot be read does not hold the partition for ever.
 func TestRecallOfABrokenBatch(t *testing.T) {
 	k := newKafka()
