@@ -166,14 +166,14 @@ export class Connection {
     }
   }
 
-  /** Ends the connection once nothing was heard for too long. One timer, set again only when it fires. */
-  private _watch(): void {
+  /**
+   * Ends the connection once nothing was heard for too long. One timer, set again only when it fires. After a pause
+   * of the whole process it fires before what has arrived meanwhile is read: so that has a turn first.
+   */
+  private _watch(last = false): void {
     const left = this._heard + this._patience - Date.now();
-    if (left <= 0) {
-      this._end(new Error('nothing heard in time'), 1006);
-      return;
-    }
-    this._watchdog = setTimeout(() => this._watch(), Math.min(left, LONGEST_TIMER_MS));
+    if (left <= 0 && last) this._end(new Error('nothing heard in time'), 1006);
+    else this._watchdog = setTimeout(() => this._watch(left <= 0), Math.max(0, Math.min(left, LONGEST_TIMER_MS)));
   }
 
   private _receive(frame: unknown): void {
@@ -259,7 +259,9 @@ export class Connection {
     }
     this._send({ op: 'auth', id: this._owner._nextID(), token }, (a) => {
       if (a.op !== 'authed') {
-        this._end(errorOf(a), a.code === 'unavailable' ? 1006 : 4001);
+        // It cannot be verified now: the last one still serves.
+        if (this._isReady && retryMs(a)) this._renew(Date.now() + retryMs(a) / 0.8);
+        else this._end(errorOf(a), a.code === 'unauthenticated' ? 4001 : 1006);
         return;
       }
       if (a.expires) this._renew(a.expires);

@@ -7,6 +7,7 @@ class Conn {
   ops = new Queue();
   closed = new Queue();
   spoke = 0; // when the last frame was sent
+  pings = 0; // that were answered
 
   constructor(ws) {
     this.ws = ws;
@@ -18,16 +19,18 @@ class Conn {
         } catch {
           // It is told as it is.
         }
-        if (op.op === 'ping') this.send(JSON.stringify({ op: 'pong', id: op.id }));
-        else this.ops.push({ op, at: performance.now() });
+        if (op.op === 'ping') {
+          this.pings++;
+          this.send(JSON.stringify({ op: 'pong', id: op.id }));
+        } else this.ops.push({ op, at: Date.now() });
       }
     });
     ws.on('error', () => {});
-    ws.on('close', () => this.closed.push(performance.now()));
+    ws.on('close', () => this.closed.push(Date.now()));
   }
 
   send(frame) {
-    this.spoke = performance.now();
+    this.spoke = Date.now();
     this.ws.send(frame);
   }
 }
@@ -44,7 +47,7 @@ export class Node {
     this.server = new WebSocketServer({
       host: '127.0.0.1', port, path: '/ws', handleProtocols: (names) => (names.has('tidewire.v1.json') ? 'tidewire.v1.json' : false),
     });
-    this.server.on('connection', (ws) => this.accepted.push({ conn: new Conn(ws), at: performance.now() }));
+    this.server.on('connection', (ws) => this.accepted.push({ conn: new Conn(ws), at: Date.now() }));
     await once(this.server, 'listening');
     this.port = this.server.address().port;
     this.url = `ws://127.0.0.1:${this.port}/ws`;

@@ -2,7 +2,9 @@
 import WebSocket from 'ws';
 import { Tidewire } from 'tidewire';
 import { Node } from './server.js';
-import { PATIENCE_MS } from './queue.js';
+import { eventually } from './queue.js';
+
+export { eventually };
 
 export async function stand(t, options = {}, nodes = 1) {
   const all = [];
@@ -39,12 +41,6 @@ export async function accept(node, welcome = {}) {
     },
     msg: (subject, seqno, data = seqno, more = {}) => say({ op: 'msg', subject, pos: [0, 1, seqno], ts: 1, data, ...more }),
   };
-}
-
-export async function eventually(what, cond) {
-  for (const end = Date.now() + PATIENCE_MS; !cond(); await new Promise((r) => setTimeout(r, 1))) {
-    if (Date.now() > end) throw new Error(`never: ${what}`);
-  }
 }
 
 export const once = (emitter, event) => new Promise((resolve) => {
