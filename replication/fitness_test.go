@@ -38,7 +38,7 @@ func (c *cluster) changes() (sum int64) {
 // waitFitness waits until all running nodes of a list think of themselves in one way.
 func (c *cluster) waitFitness(g bridge.GroupID, want fitness, nodes ...int) {
 	c.t.Helper()
-	eventually(c.t, 10*time.Second, "the nodes know how fit they are", func() bool {
+	eventually(c.t, 2*maxFitnessSteady, "the nodes know how fit they are", func() bool {
 		return !slices.ContainsFunc(nodes, func(i int) bool { return c.nodes[i].fitness.of(g, time.Now()) != want })
 	})
 }
@@ -50,18 +50,33 @@ func rounds(n int) {
 	<-t.C
 }
 
-// The tests of fitness are not parallel: they are about moments in which nothing moves, and a cluster with short heartbeats
-// that gets no processor moves its leaderships for that reason.
+// noticed returns the first and the last moment at which some nodes noticed how fit they are now.
+func (c *cluster) noticed(g bridge.GroupID, nodes ...int) (first, last time.Time) {
+	for _, i := range nodes {
+		l := c.nodes[i].fitness
+		l.mu.Lock()
+		since := l.groups[g].since
+		l.mu.Unlock()
+		if first.IsZero() || since.Before(first) {
+			first = since
+		}
+		if since.After(last) {
+			last = since
+		}
+	}
+	return first, last
+}
 
 // A coordinator that is cut off from Kafka kept its leaderships for as long as the cut lasted, and its
 // partitions were silent: leaders were moved for the sake of the order alone.
 func TestUnfitLeaderHandsOver(t *testing.T) {
 	f := newFits(3)
-	c := newCluster(t, 3, 6, inMemory, f.option)
+	c := newCluster(t, 3, 6, inMemory, unshaken, f.option)
 	even := func() bool { return slices.Equal(c.spread(6), []int{2, 2, 2}) }
-	eventually(t, 15*time.Second, "two groups each", even)
+	c.seat(6)
+	eventually(t, 30*time.Second, "two groups each", even)
 	f[0].Store(false)
-	eventually(t, 10*time.Second, "n0 leads nothing, the others as much as each other", func() bool { return slices.Equal(c.spread(6), []int{0, 3, 3}) })
+	eventually(t, 30*time.Second, "n0 leads nothing, the others as much as each other", func() bool { return slices.Equal(c.spread(6), []int{0, 3, 3}) })
 	// It is given none back, although it is the first choice of two.
 	changes := c.changes()
 	rounds(3)
@@ -69,43 +84,56 @@ func TestUnfitLeaderHandsOver(t *testing.T) {
 		t.Errorf("an unfit node leads again: %v, %d changes", s, c.changes()-changes)
 	}
 	f[0].Store(true)
-	eventually(t, 15*time.Second, "two groups each again", even)
+	eventually(t, 30*time.Second, "two groups each again", even)
 }
 
 // When Kafka is away for everybody there is nobody better, nor is there when the nodes notice it one after the
 // other, and its return as well: leaderships stay.
+//
+// They may notice it so far apart as fitnessPatience and fitnessSteady allow. A machine that is so busy that a node of
+// this test notices it later than that shows nothing, whatever happens: then it is done again.
 func TestNobodyFitMovesNothing(t *testing.T) {
 	f := newFits(3)
-	c := newCluster(t, 3, 3, inMemory, f.option)
+	c := newCluster(t, 3, 3, inMemory, unshaken, f.option)
 	even := func() bool { return slices.Equal(c.spread(3), []int{1, 1, 1}) }
-	eventually(t, 15*time.Second, "a group each", even)
-	c.waitFitness(0, fitnessSettled, 0, 1, 2)
-	changes := c.changes()
-	apart := func(fit bool, order ...int) {
+	// try has the nodes notice the same one after another, and says whether they did so within the time that they have.
+	try := func(fit bool, want fitness, within time.Duration, order ...int) bool {
+		t.Helper()
+		changes := c.changes()
 		for _, i := range order {
 			f[i].Store(fit)
-			pause := time.NewTimer(fitnessPatience / 3)
+			pause := time.NewTimer(within * 3 / 10)
 			<-pause.C
 		}
+		c.waitFitness(0, want, 0, 1, 2)
+		rounds(2)
+		if first, last := c.noticed(0, 0, 1, 2); last.Sub(first) >= within {
+			t.Logf("noticed %v apart: done again", last.Sub(first))
+			return false
+		}
+		if !even() || c.changes() != changes {
+			t.Errorf("with all fit: %v: %v, %d changes", fit, c.spread(3), c.changes()-changes)
+		}
+		return true
 	}
-	apart(false, 0, 1, 2)
-	c.waitFitness(0, fitnessUnfit, 0, 1, 2)
-	rounds(2)
-	if !even() || c.changes() != changes {
-		t.Errorf("with nobody fit: %v, %d changes", c.spread(3), c.changes()-changes)
-	}
-	apart(true, 1, 2, 0)
-	c.waitFitness(0, fitnessSettled, 0, 1, 2)
-	rounds(2)
-	if !even() || c.changes() != changes {
-		t.Errorf("with all fit again: %v, %d changes", c.spread(3), c.changes()-changes)
+	for tries := 0; ; tries++ {
+		if tries == 5 {
+			t.Fatal("this machine is too busy to show anything")
+		}
+		f.all(true)
+		c.seat(3)
+		eventually(t, 30*time.Second, "a group each", even)
+		c.waitFitness(0, fitnessSettled, 0, 1, 2)
+		if try(false, fitnessUnfit, fitnessPatience, 0, 1, 2) && try(true, fitnessSettled, fitnessSteady, 1, 2, 0) {
+			return
+		}
 	}
 }
 
 // The next in the order is unfit when the leader dies: the one after it has the first turn.
 func TestUnfitNodeDoesNotTakeOver(t *testing.T) {
 	f := newFits(3)
-	c := newCluster(t, 3, 1, inMemory, slowTimers, f.option)
+	c := newCluster(t, 3, 1, inMemory, unshaken, f.option)
 	c.waitConnected()
 	c.elect(0, 0)
 	c.propose(0, "before")
@@ -125,24 +153,33 @@ func TestUnfitNodeDoesNotTakeOver(t *testing.T) {
 // one of which it knows.
 func TestOlderNodeTellsNoFitness(t *testing.T) {
 	f := newFits(3)
-	c := newCluster(t, 3, 3, inMemory, func(i int, c *Config) {
+	c := newCluster(t, 3, 3, inMemory, unshaken, func(i int, c *Config) {
 		if i != 1 {
 			f.option(i, c)
 		}
 	})
-	eventually(t, 15*time.Second, "a group each", func() bool { return slices.Equal(c.spread(3), []int{1, 1, 1}) })
-	c.waitFitness(0, fitnessSettled, 0, 2)
-	f[0].Store(false)
-	f[2].Store(false)
-	c.waitFitness(0, fitnessUnfit, 0, 2)
-	rounds(2)
+	for tries := 0; ; tries++ {
+		if tries == 5 {
+			t.Fatal("this machine is too busy to show anything")
+		}
+		f.all(true)
+		c.seat(3)
+		c.waitFitness(0, fitnessSettled, 0, 2)
+		f[2].Store(false)
+		f[0].Store(false)
+		c.waitFitness(0, fitnessUnfit, 0, 2)
+		rounds(2)
+		if first, last := c.noticed(0, 0, 2); last.Sub(first) < fitnessPatience {
+			break
+		}
+	}
 	if l := c.leader(0); l != 0 {
 		t.Errorf("n%d leads it: nobody was known to be fit", l)
 	}
 	before := c.nodes[2].LeaderChanges()
 	f[2].Store(true)
 	// From there it goes to n1 by the order: a fit leader trusts it.
-	eventually(t, 10*time.Second, "n2 takes what n0 led, although n1 is the next choice", func() bool {
+	eventually(t, 60*time.Second, "n2 takes what n0 led, although n1 is the next choice", func() bool {
 		return c.nodes[2].LeaderChanges() == before+1 && c.leader(0) > 0
 	})
 }
