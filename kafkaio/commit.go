@@ -204,11 +204,15 @@ func (c *committer) commit(ctx context.Context, m *membership, all []bridge.Comm
 	return bad
 }
 
-// record takes note of what the broker took, and returns an error for what it did not take.
+// record takes note of what the broker took, and returns an error for what it did not take: that is sent again the next
+// time, and alone. A topic that is deleted just then, or that we may not commit for, must not have everything sent each time.
 func (c *committer) record(res *offsetcommit.Response, sent map[bridge.TopicPartition]bridge.CommitOffset, full bool) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	var bad error
+	for tp := range sent {
+		delete(c.done, tp)
+	}
 	for _, t := range res.Topics {
 		for _, p := range t.Partitions {
 			tp := bridge.TopicPartition{Topic: t.Name, Partition: p.PartitionIndex}
@@ -219,7 +223,7 @@ func (c *committer) record(res *offsetcommit.Response, sent map[bridge.TopicPart
 			}
 		}
 	}
-	if bad == nil && full {
+	if full {
 		c.full = time.Now()
 	}
 	return bad

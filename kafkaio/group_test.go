@@ -12,6 +12,7 @@ import (
 
 	"github.com/rs/zerolog"
 	"github.com/segmentio/kafka-go"
+	"github.com/segmentio/kafka-go/protocol/offsetcommit"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -349,6 +350,41 @@ func TestGroupCommitsChangesOnly(t *testing.T) {
 	defer mu.Unlock()
 	if len(partitions) == 0 || strings.Contains(fmt.Sprint(partitions), "0") {
 		t.Errorf("committed partitions %v", partitions)
+	}
+}
+
+// What the broker does not take, for a topic that it knows no more, say, is sent again the next time: alone. Everything used
+// to be sent each second, for as long as it was refused.
+func TestCommitRefusedForOneTopic(t *testing.T) {
+	c := newCommitter(GroupConfig{})
+	all := []bridge.CommitOffset{{TP: tp("a", 0), Offset: 1}, {TP: tp("gone", 0), Offset: 2}}
+	for i, step := range []struct {
+		code kafka.Error // for the topic that is gone
+		want []bridge.CommitOffset
+		full bool
+	}{
+		{kafka.UnknownTopicOrPartition, all, true},
+		{kafka.UnknownTopicOrPartition, all[1:], false},
+		{0, all[1:], false},
+		{0, nil, false},
+	} {
+		got, full := c.pick(all)
+		if !slices.Equal(got, step.want) || full != step.full {
+			t.Errorf("step %d: %v, full: %v", i, got, full)
+		}
+		sent := map[bridge.TopicPartition]bridge.CommitOffset{}
+		res := &offsetcommit.Response{}
+		for _, o := range got {
+			code := int16(0)
+			if o.TP.Topic == "gone" {
+				code = int16(step.code)
+			}
+			sent[o.TP] = o
+			res.Topics = append(res.Topics, offsetcommit.ResponseTopic{Name: o.TP.Topic, Partitions: []offsetcommit.ResponsePartition{{ErrorCode: code}}})
+		}
+		if err := c.record(res, sent, full); (err != nil) != (step.code != 0) {
+			t.Errorf("step %d: %v", i, err)
+		}
 	}
 }
 
