@@ -17,6 +17,7 @@ import (
 
 	"github.com/tidewire/tidewire/cmd/internal/certs"
 	"github.com/tidewire/tidewire/internal/secret"
+	"github.com/tidewire/tidewire/replication"
 )
 
 // The operators' port is for whoever runs the node: it shows everything and changes the members. It listens on the
@@ -46,27 +47,17 @@ func (a *AdminAccess) problem(listen string) (name, value, right string) {
 		return "TIDEWIRE_ADMIN_TOKEN", mask, fmt.Sprintf("want at least %d characters, such as `openssl rand -hex 24` prints", minAdminToken)
 	case a.TLSClientCA != "" && a.TLSCert == "":
 		return "TIDEWIRE_ADMIN_TLS_CLIENT_CA", a.TLSClientCA, "certificates are shown over TLS: set TIDEWIRE_ADMIN_TLS_CERT and TIDEWIRE_ADMIN_TLS_KEY too"
-	case !a.needed() && !loopback(listen):
+	case !a.needed() && !replication.OnLoopback(listen):
 		return "TIDEWIRE_ADMIN_LISTEN", listen, "who reaches this port can read everything and change the members: set TIDEWIRE_ADMIN_TOKEN, or TIDEWIRE_ADMIN_TLS_CLIENT_CA with TIDEWIRE_ADMIN_TLS_CERT and _KEY, or listen on 127.0.0.1"
 	}
 	return "", "", ""
-}
-
-// loopback says whether an address to listen on is of the loopback interface alone.
-func loopback(listen string) bool {
-	host, _, err := net.SplitHostPort(listen)
-	if err != nil {
-		return false
-	}
-	ip := net.ParseIP(host)
-	return host == "localhost" || ip != nil && ip.IsLoopback()
 }
 
 // adminListener puts TLS around the operators' port if it has a certificate.
 func (n *Node) adminListener() (net.Listener, *certs.Files, error) {
 	a := &n.cfg.Admin
 	if a.TLSCert == "" {
-		if a.Token.IsSet() && !loopback(n.cfg.AdminListen) {
+		if a.Token.IsSet() && !replication.OnLoopback(n.cfg.AdminListen) {
 			n.log.Warn().Msg("the admin token crosses the network unencrypted: TIDEWIRE_ADMIN_TLS_CERT and _KEY would change that")
 		}
 		return n.admin, nil, nil

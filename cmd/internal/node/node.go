@@ -55,6 +55,7 @@ type Node struct {
 	topics      *kafkaio.Topics
 	reach       *kafkaio.Reach
 	feed        *kafkaio.Feed
+	offsets     *kafkaio.Offsets
 	replayer    *kafkaio.Replayer
 	producer    *kafkaio.Producer
 	group       *kafkaio.Group
@@ -161,8 +162,8 @@ func (n *Node) build() error {
 	}
 	n.topics = kafkaio.NewTopics(n.client, kafkaio.TopicsConfig{Expose: cfg.Topics, Publish: cfg.PublishTopics, Listener: n.topicsChanged})
 	n.reach = kafkaio.NewReach(n.client, n.topics, func(tp bridge.TopicPartition) bridge.GroupID { return bridge.GroupOf(tp, cfg.Groups) })
-	offsets := kafkaio.NewOffsets(n.client, n.topics)
-	n.replayer = kafkaio.NewReplayer(n.client, n.topics, offsets)
+	n.offsets = kafkaio.NewOffsets(n.client, n.topics)
+	n.replayer = kafkaio.NewReplayer(n.client, n.topics, n.offsets)
 	n.producer, err = kafkaio.NewProducer(kafkaio.ProducerConfig{Client: n.client, Leaders: n.topics, Log: n.component("producer")})
 	if err != nil {
 		return err
@@ -171,11 +172,11 @@ func (n *Node) build() error {
 	n.bridge = bridge.New(bridge.Config{
 		Node: cfg.NodeID, Groups: cfg.Groups,
 		Cache: n.store, CacheTTL: cfg.CacheTTL, Encoder: encoder,
-		Offsets: offsets, TopicIDs: n.topics, Replayer: n.replayer, Producer: n.producer,
+		Offsets: n.offsets, TopicIDs: n.topics, Replayer: n.replayer, Producer: n.producer,
 		Start: cfg.Start, AnyPartitioner: cfg.AnyPartition,
 		Metrics: n.metrics, Log: n.component("bridge"),
 	})
-	n.feed = kafkaio.NewFeed(n.client, n.topics, offsets, n.bridge, kafkaio.FeedConfig{})
+	n.feed = kafkaio.NewFeed(n.client, n.topics, n.offsets, n.bridge, kafkaio.FeedConfig{})
 	n.bridge.SetFeed(n.feed)
 	var tokens wsedge.Authenticator // nil, and not a nil verifier, where nobody is asked for one
 	if cfg.Auth != nil {
@@ -341,8 +342,9 @@ func (n *Node) Run(ctx context.Context) error {
 	stopSources()
 	n.note("close the producer", n.producer.Close())
 	n.replayer.Close()
-	// Replication ends the coordinator's roles and then the storage beneath everything.
+	// Replication ends the coordinator's roles, which ask for offsets, and then the storage beneath everything.
 	n.note("close replication", n.replication.Close(stop))
+	n.offsets.Close()
 	n.note("close the connections to Kafka", n.client.Close())
 	_ = n.httpd.Close()
 	parts.Wait()
