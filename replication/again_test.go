@@ -11,7 +11,7 @@ import (
 // connection of that time, got an error instead, and lost an election that it would have won: at most
 // transportPool times in a row, each with a timeout of its own.
 func TestVotesAreAskedForOnLivingConnections(t *testing.T) {
-	c := newCluster(t, 3, 1, slowTimers)
+	c := newCluster(t, 3, 1, calm)
 	c.waitConnected()
 	g := c.nodes[0].groups[0]
 	self, id, addr := raft.ServerID("n0"), raft.ServerID("n1"), raft.ServerAddress(c.peers[1].Addr)

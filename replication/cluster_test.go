@@ -130,6 +130,17 @@ func inMemory(_ int, c *Config) {
 	}
 }
 
+// calm makes Raft's timers useless. Whatever happens in the test happens without them; and on a machine that is busy for
+// a while leaderships stay where they are.
+func calm(_ int, c *Config) { c.HeartbeatTimeout, c.LeaderLease = time.Minute, time.Minute }
+
+// unshaken is calm, and takes no node for dead whose connections do not break: what moves leaderships then is what the
+// test is about.
+func unshaken(i int, c *Config) {
+	calm(i, c)
+	c.Silence = time.Minute
+}
+
 func testLog() zerolog.Logger {
 	if os.Getenv("TIDEWIRE_TEST_LOG") == "" {
 		return zerolog.Nop()

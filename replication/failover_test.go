@@ -16,19 +16,6 @@ import (
 	"github.com/tidewire/tidewire/bridge"
 )
 
-// slowTimers makes Raft's timers useless: whatever happens in the test happens without them.
-func slowTimers(_ int, c *Config) {
-	c.HeartbeatTimeout = 60 * time.Second
-	c.LeaderLease = 200 * time.Millisecond
-}
-
-// unshaken is calm, and takes no node for dead whose connections do not break: what moves leaderships then is what the
-// test is about.
-func unshaken(i int, c *Config) {
-	calm(i, c)
-	c.Silence = time.Minute
-}
-
 // seat makes each group's first choice its leader.
 func (c *cluster) seat(groups int) {
 	c.t.Helper()
@@ -69,7 +56,7 @@ func (c *cluster) waitConnected() {
 // A node dies like a killed process: its sockets close and nothing else is said. With a heartbeat timeout
 // of a minute only the broken connections can bring the next leader.
 func TestDeathIsNoticedByConnection(t *testing.T) {
-	c := newCluster(t, 3, 3, inMemory, slowTimers)
+	c := newCluster(t, 3, 3, inMemory, calm)
 	c.waitConnected()
 	for g := range bridge.GroupID(3) {
 		c.elect(g, 0)
@@ -89,7 +76,7 @@ func TestDeathIsNoticedByConnection(t *testing.T) {
 
 // The first of the survivors lacks entries, so the other refuses it its vote, and must have its turn.
 func TestTurnPassesToTheOneWithTheEntries(t *testing.T) {
-	c := newCluster(t, 3, 1, inMemory, slowTimers, func(i int, c *Config) {
+	c := newCluster(t, 3, 1, inMemory, calm, func(i int, c *Config) {
 		if i == 1 { // the first choice after n0
 			mem := c.OpenStores
 			c.OpenStores = func(g bridge.GroupID, d string) (Stores, error) {
@@ -118,7 +105,7 @@ func TestTurnPassesToTheOneWithTheEntries(t *testing.T) {
 // A candidate whose election has failed listens to the next call to campaign. Raft's own timers, a minute
 // here, would be the next thing to move it.
 func TestCandidateCampaignsAgain(t *testing.T) {
-	c := newCluster(t, 3, 1, slowTimers)
+	c := newCluster(t, 3, 1, calm, func(_ int, c *Config) { c.LeaderLease = 200 * time.Millisecond }) // it may lead at first
 	c.waitConnected()
 	c.stop(1, 0)
 	c.stop(2, 0)
@@ -191,7 +178,7 @@ func (s *refusingStore) StoreLogs(l []*raft.Log) error {
 }
 
 func TestStoppedNodeHandsOver(t *testing.T) {
-	c := newCluster(t, 3, 3, inMemory, slowTimers)
+	c := newCluster(t, 3, 3, inMemory, calm)
 	c.waitConnected()
 	for g := range bridge.GroupID(3) {
 		c.elect(g, 0)
@@ -345,7 +332,7 @@ func TestHungDiskCostsTheLeadership(t *testing.T) {
 // minute nothing else brings one. They used to wait for these, and then for a vote of the one that hangs.
 func TestHungLeaderCallsAnother(t *testing.T) {
 	stores := make([]*hangingStore, 3)
-	c := newCluster(t, 3, 1, inMemory, slowTimers, func(i int, c *Config) {
+	c := newCluster(t, 3, 1, inMemory, calm, func(i int, c *Config) {
 		c.WriteTimeout = 300 * time.Millisecond
 		mem := c.OpenStores
 		c.OpenStores = func(g bridge.GroupID, d string) (Stores, error) {

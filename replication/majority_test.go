@@ -32,8 +32,7 @@ func (s *countingStore) StoreLogs(l []*raft.Log) error {
 // node that holds it, all get it.
 func TestNothingIsAppliedBeforeAMajorityHoldsIt(t *testing.T) {
 	stores := make([]*countingStore, 3)
-	// Heartbeats keep the leader in place; a follower that cannot write still answers them.
-	c := newCluster(t, 3, 1, inMemory, func(i int, c *Config) {
+	c := newCluster(t, 3, 1, inMemory, unshaken, func(i int, c *Config) {
 		mem := c.OpenStores
 		c.OpenStores = func(g bridge.GroupID, d string) (Stores, error) {
 			s, err := mem(g, d)
@@ -42,6 +41,7 @@ func TestNothingIsAppliedBeforeAMajorityHoldsIt(t *testing.T) {
 			return s, err
 		}
 	})
+	c.seat(1)
 	leader := c.waitLeader(0)
 	c.propose(0, "before")
 	c.waitSame(0, 1)

@@ -56,9 +56,6 @@ func (p *progress) tell(s string) {
 	p.lines = append(p.lines, s)
 }
 
-// calm keeps leaderships where they are on a machine that is busy for a while.
-func calm(_ int, c *Config) { c.HeartbeatTimeout, c.LeaderLease = time.Minute, time.Minute }
-
 func (c *cluster) add(asked, i int) {
 	c.t.Helper()
 	ctx, cancel := context.WithTimeout(c.t.Context(), 30*time.Second)

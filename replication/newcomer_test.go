@@ -59,7 +59,7 @@ func (c *cluster) vote(from, to int, preVote bool) bool {
 func TestNodeWithoutItsDiskDoesNotVote(t *testing.T) {
 	t.Parallel() // it waits for most of its time
 	disks := []keptStores{{}, {}, {}}
-	c := newCluster(t, 3, 1, slowTimers, func(i int, c *Config) {
+	c := newCluster(t, 3, 1, calm, func(i int, c *Config) {
 		c.OpenStores = disks[i].open
 		c.NewcomerWait = time.Hour
 	})

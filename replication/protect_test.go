@@ -78,7 +78,7 @@ func TestProvenNodesAgree(t *testing.T) {
 	var files [3]peertls.Files
 	for name, protected := range map[string]option{"secret": withSecret, "CA": withCertificates(t, peertlstest.NewCA(t), &files)} {
 		t.Run(name, func(t *testing.T) {
-			c := newCluster(t, 3, 1, inMemory, slowTimers, protected)
+			c := newCluster(t, 3, 1, inMemory, calm, protected)
 			c.waitConnected()
 			c.elect(0, 0)
 			c.propose(0, "before")
