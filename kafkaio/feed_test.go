@@ -2,6 +2,7 @@ package kafkaio
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -50,17 +51,18 @@ func TestFeedLatency(t *testing.T) {
 	for p := range int32(20) {
 		pr.Produce(rec("lat", p, "k", "v"))
 	}
-	start := time.Now()
+	var took []time.Duration
 	for p := range int32(20) {
 		tp := bridge.TopicPartition{Topic: "lat", Partition: p}
+		start := time.Now()
 		r.start(tp, 0)
 		r.untilNext(tp, 1)
+		took = append(took, time.Since(start))
 	}
-	// With a wait of 500 ms each this would take 9.5 s.
-	if d := time.Since(start); d > 3*time.Second {
-		t.Errorf("starting 20 partitions one after the other took %v", d)
-	} else {
-		t.Logf("%v a start", d/20)
+	// The wait, of all but the first, would be one of 500 ms. A machine that stands still is so for few of them.
+	slices.Sort(took)
+	if usual := took[len(took)/2]; usual > defaultMaxWait/2 {
+		t.Errorf("starting 20 partitions one after the other took %v each", usual)
 	}
 }
 
