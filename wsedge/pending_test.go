@@ -2,11 +2,14 @@ package wsedge
 
 import (
 	"bytes"
+	"fmt"
+	"net/http"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/tidewire/tidewire/cache"
+	"github.com/tidewire/tidewire/wsedge/auth"
 )
 
 // Clients that resume from Kafka and read nothing keep, all together, no more than they may; one that reads gets everything
@@ -159,4 +162,34 @@ func TestUnfinishedMessagesAreBounded(t *testing.T) {
 	}
 	e.srv.mu.Unlock()
 	until(t, "all of it to be given back", func() bool { return e.srv.held.Load() == 0 })
+}
+
+// A stream that is refused gives back what was read for it already.
+func TestRefusedStreamKeepsNothing(t *testing.T) {
+	asked, no := make(chan struct{}), make(chan struct{})
+	d := &fakeDecider{answer: func(q auth.Question) (auth.Decision, error) {
+		if q.Subject == "/one/*" {
+			return auth.Decision{Allow: true, For: time.Hour}, nil
+		}
+		close(asked)
+		<-no
+		return auth.Decision{For: time.Hour}, nil
+	}}
+	e := newEdge(t, cache.Config{Budget: 64 << 10, SegmentBytes: 16 << 10}, func(c *Config) { c.Decider = d })
+	for range 500 {
+		e.node.put("one", 0, []byte("k"), bytes.Repeat([]byte("x"), 1000))
+	}
+	conn := e.connect()
+	defer conn.Close()
+	word := tokenOf([]uint64{subjectHash("/one/*")}, []Vector{{pp(0, 1, 1)}})
+	fmt.Fprintf(conn, "GET /sse?subject=/one/*&subject=/prices/k HTTP/1.1\r\nHost: x\r\nLast-Event-ID: %s\r\n\r\n", word)
+	<-asked // about the second subject
+	until(t, "the first one to be read from Kafka", func() bool { return e.srv.held.Load() > maxPending })
+	close(no)
+	if resp, body := readAnswer(t, conn); resp.StatusCode != http.StatusForbidden {
+		t.Errorf("%d %s", resp.StatusCode, body)
+	}
+	if n := e.srv.held.Load(); n != 0 {
+		t.Errorf("%d bytes are still counted", n)
+	}
 }

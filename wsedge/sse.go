@@ -82,12 +82,7 @@ func (srv *Server) openStream(conn net.Conn, r *http.Request, _ []byte) {
 			oe = s.subscribe(&ops[i])
 		}
 		if oe != nil {
-			s.mu.Lock()
-			s.beginClosing()
-			s.gone = true
-			s.mu.Unlock()
-			s.leave()
-			srv.wheel.stop(s.alarm) // nothing sets it from here on
+			s.discharge()
 			refused(oe)
 			return
 		}
@@ -97,11 +92,7 @@ func (srv *Server) openStream(conn net.Conn, r *http.Request, _ []byte) {
 	s.weigh()
 	s.mu.Unlock()
 	if err := conn.SetDeadline(time.Time{}); err != nil || !srv.register(s) {
-		s.mu.Lock()
-		s.abort()
-		s.mu.Unlock()
-		s.leave()
-		srv.wheel.stop(s.alarm)
+		s.discharge()
 		_ = conn.SetDeadline(time.Now().Add(srv.cfg.CloseTimeout))
 		refused(srv.elsewhere("draining"))
 		return
@@ -110,6 +101,15 @@ func (srv *Server) openStream(conn net.Conn, r *http.Request, _ []byte) {
 	setUserTimeout(conn, beatsUntilDead*srv.cfg.Heartbeat)
 	srv.metrics.requested(pathSSE, http.StatusOK)
 	srv.wg.Go(s.run)
+}
+
+// discharge gives back all that a session has taken which is refused before it was registered.
+func (s *session) discharge() {
+	s.mu.Lock()
+	s.abort()
+	s.mu.Unlock()
+	s.leave()
+	s.srv.wheel.stop(s.alarm) // nothing sets it from here on
 }
 
 // streamHead is what a stream begins with.
