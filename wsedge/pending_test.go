@@ -193,3 +193,38 @@ func TestRefusedStreamKeepsNothing(t *testing.T) {
 		t.Errorf("%d bytes are still counted", n)
 	}
 }
+
+// What TLS had sealed is not counted any more once the socket has taken it, though nothing else is sent.
+func TestSealedIsCountedWhileItWaits(t *testing.T) {
+	e := secureEdge(t, func(c *Config) { c.SendBuffer, c.Heartbeat = 4<<10, time.Hour })
+	c := e.dialByHand(4 << 10)
+	c.op(`{"op":"sub","subject":"/one/*"}`)
+	read := func(want string) {
+		for op := ""; op != want; {
+			m, err := c.message()
+			if err != nil {
+				t.Fatal(err)
+			}
+			op = m.Op
+		}
+	}
+	read("live")
+	s := e.onlySession()
+	// Records that are smaller than a step of sealing: the last of them is sealed whole, and the socket takes a part of it.
+	v := []byte(`"` + strings.Repeat("x", sealStep/2) + `"`)
+	sent := 0
+	for s.sock.unsent() == 0 {
+		e.node.put("one", 0, []byte("k"), v)
+		sent++
+		until(t, "it to be sealed", func() bool { return e.srv.Stats().Delivered == int64(sent) })
+	}
+	s.mu.Lock()
+	if n := s.sock.unsent(); s.weighed < n {
+		t.Errorf("%d bytes are sealed, %d are counted", n, s.weighed)
+	}
+	s.mu.Unlock()
+	for range sent {
+		read("msg")
+	}
+	until(t, "it to be given back", func() bool { return e.srv.held.Load() == 0 })
+}

@@ -12,6 +12,7 @@ func (f *flusher) sendSealed(s *session) bool {
 		s.abort()
 		return false
 	}
+	s.weigh() // there may be nothing else to send in this turn
 	s.asideSent()
 	if !all {
 		f.block(s)
