@@ -57,6 +57,18 @@ func (srv *Server) ask(ctx context.Context, id *auth.Identity, session, action, 
 	return yes{}, &OpError{Code: codeForbidden, Message: "the service that decides about rights does not allow this"}
 }
 
+// decided has the Decider decide about an op of a session.
+func (s *session) decided(ctx context.Context, op *Op) (oe *OpError) {
+	switch {
+	case s.srv.cfg.Decider == nil:
+	case op.Kind == OpSub:
+		op.yes, oe = s.srv.ask(ctx, op.by, s.name(), auth.ActionSub, op.Text)
+	case op.Kind == OpPub:
+		_, oe = s.srv.ask(ctx, op.by, s.name(), auth.ActionPub, op.Text)
+	}
+	return oe
+}
+
 func question(id *auth.Identity, session, action, text string) auth.Question {
 	q := auth.Question{Session: session, Action: action, Subject: text}
 	if id != nil {

@@ -3,11 +3,14 @@ package wsedge
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/tidewire/tidewire/bridge"
 	"github.com/tidewire/tidewire/cache"
 	"github.com/tidewire/tidewire/wsedge/auth"
 )
@@ -235,4 +238,103 @@ func TestDeciderAndAnotherToken(t *testing.T) {
 	c.send(`{"op":"auth","id":2,"token":"t1"}`)
 	c.expect(`{"op":"authed","id":2,"expires":null}`)
 	c.expect(`{"op":"unsubbed","subject":"/one/b","reason":"forbidden"}`)
+}
+
+// He is asked about nothing that a limit keeps from being done: who is over it does not cost him anything.
+func TestDeciderIsAskedWithinLimits(t *testing.T) {
+	e, a, d := newDecidedEdge(t, func(c *Config) {
+		c.Limits.SessionPublishes, c.Limits.UserPublishes, c.MaxSubscriptions = 1, 2, 1
+	})
+	a.give(t, "t", "alice", 0, "/one/*", "pub:/one/*")
+	d.says(func(auth.Question) (auth.Decision, error) { return auth.Decision{Allow: true, For: time.Hour}, nil })
+	asked := func(subject string) bool {
+		for _, q := range d.questions() {
+			if q.Subject == subject {
+				return true
+			}
+		}
+		return false
+	}
+	c := e.dialAs("t")
+	c.send(`{"op":"sub","id":1,"subject":"/one/first"}` + "\n" + `{"op":"sub","id":2,"subject":"/one/second"}`)
+	for m := c.next(); m.ID != 2; m = c.next() {
+	}
+	if !asked("/one/first") || asked("/one/second") {
+		t.Error("asked about a subscription over the limit")
+	}
+	publish := func(subject string) (refused bool) {
+		c.send(`{"op":"pub","id":3,"subject":%q,"text":"x"}`, subject)
+		m := c.next()
+		return m.Code == "rate_limited"
+	}
+	for i := 0; ; i++ {
+		if subject := fmt.Sprint("/one/", i); publish(subject) {
+			if asked(subject) {
+				t.Error("asked about a publish over the limit")
+			}
+			break
+		}
+	}
+	for i := 0; ; i++ {
+		subject := fmt.Sprint("/one/http-", i)
+		if resp, _ := e.requestAs("POST", "/publish"+subject, "t", "x"); resp.StatusCode == 429 {
+			if asked(subject) {
+				t.Error("asked about a publish over HTTP over the limit")
+			}
+			break
+		}
+	}
+}
+
+// A token that is revoked while he is asked about a publish that has waited ends it, whatever he says.
+func TestRevokedWhileTheDeciderIsAsked(t *testing.T) {
+	var revoked atomic.Bool
+	e, a, d := newDecidedEdge(t, func(c *Config) { c.Revoked = func(*auth.Identity) bool { return revoked.Load() } })
+	a.give(t, "t", "alice", 0, "pub:/one/*")
+	questions, yes := make(chan struct{}), make(chan struct{})
+	d.says(func(auth.Question) (auth.Decision, error) {
+		questions <- struct{}{}
+		<-yes
+		return auth.Decision{Allow: true, For: time.Hour}, nil
+	})
+	written := false
+	e.node.publish = func(bridge.PublishRequest) (bridge.PublishResult, error) {
+		written = true
+		return bridge.PublishResult{}, nil
+	}
+	c := e.dialAs("t")
+	c.send(`{"op":"pub","id":1,"subject":"/one/a","text":"x"}`)
+	<-questions // when it came
+	yes <- struct{}{}
+	<-questions // when its turn came
+	revoked.Store(true)
+	e.srv.EndSessions(func(*auth.Identity) bool { return true })
+	yes <- struct{}{}
+	if code, bye := c.closes(); code != 4001 || bye.Reason != "revoked" {
+		t.Errorf("closed with %d after %s", code, bye.raw)
+	}
+	until(t, "it to be gone", func() bool { return e.srv.Stats().Connections == 0 && e.srv.publishing.Load() == 0 })
+	if written {
+		t.Error("it was written")
+	}
+}
+
+// A yes whose time is over before the topic is ready is no yes any more: he is asked again before anything is sent.
+func TestDecisionThatIsOverBeforeTheSubscription(t *testing.T) {
+	e, a, d := newDecidedEdge(t, nil)
+	a.give(t, "t", "alice", 0, "/one/*")
+	filled := make(chan struct{})
+	e.node.ready["one"] = filled
+	const life = 30 * time.Millisecond
+	d.says(yesTo(life, "/one/*"))
+	c := e.dialAs("t")
+	c.send(`{"op":"sub","id":1,"subject":"/one/*"}`)
+	until(t, "it to wait for the topic", func() bool { e.node.mu.Lock(); defer e.node.mu.Unlock(); return e.node.waiting == 1 })
+	over := e.srv.now() + life.Milliseconds()
+	until(t, "the yes to be over", func() bool { return e.srv.now() > over })
+	d.says(yesTo(time.Hour))
+	close(filled)
+	if m := c.next(); m.Code != "forbidden" || m.ID != 1 {
+		t.Errorf("got %s", m.raw)
+	}
 }

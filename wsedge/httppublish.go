@@ -54,11 +54,7 @@ func (srv *Server) publishHTTP(w http.ResponseWriter, r *http.Request, raw strin
 		readOut(w, r)
 		return
 	}
-	oe := srv.userRate(op.user(), addrOf(r))
-	if oe == nil {
-		oe = srv.beginPublish()
-	}
-	if oe != nil {
+	if oe := srv.beginPublish(); oe != nil {
 		srv.answerError(w, oe)
 		return
 	}
@@ -115,6 +111,9 @@ func (srv *Server) publishOp(w http.ResponseWriter, r *http.Request, raw string)
 	if !srv.mayWrite(id, op.Subject) {
 		srv.metrics.published("refused")
 		return nil, forbid(id, toWrite)
+	}
+	if oe := srv.userRate(op.user(), addrOf(r)); oe != nil {
+		return nil, oe
 	}
 	if _, oe := srv.ask(r.Context(), id, "", auth.ActionPub, op.Text); oe != nil {
 		srv.metrics.published("refused")

@@ -27,7 +27,7 @@ const (
 	retryPublish           = 500 * time.Millisecond
 )
 
-// publish carries out a pub, or rather sees that it is carried out. While a session has too much on its
+// publish carries out a pub that is allowed, or rather sees that it is carried out. While a session has too much on its
 // way it waits, and with it the reader.
 func (s *session) publish(op *Op) *OpError {
 	srv := s.srv
@@ -35,9 +35,6 @@ func (s *session) publish(op *Op) *OpError {
 	if !ok || !view.Publish {
 		srv.metrics.published("refused")
 		return notOpen()
-	}
-	if oe := s.mayPublishNow(op); oe != nil {
-		return oe
 	}
 	if oe := srv.beginPublish(); oe != nil {
 		return oe

@@ -161,8 +161,27 @@ const (
 	toWrite = "publish to this subject"
 )
 
-// allowed says why an op may not be carried out, before anything is found out about its subject.
-func (s *session) allowed(ctx context.Context, op *Op) (oe *OpError) {
+// allowed says why an op may not be carried out, before anything is found out about its subject. What is known here
+// comes first, rights and then limits, so that who else decides is asked no more often than a session may do something.
+func (s *session) allowed(ctx context.Context, op *Op) *OpError {
+	oe := s.entitled(op)
+	if oe != nil {
+		return oe
+	}
+	switch op.Kind {
+	case OpSub:
+		oe = s.maySubscribe(op.Text)
+	case OpPub:
+		oe = s.mayPublishNow(op)
+	}
+	if oe != nil {
+		return oe
+	}
+	return s.decided(ctx, op)
+}
+
+// entitled says whether the session has a right to an op, and notes on whose behalf it is.
+func (s *session) entitled(op *Op) *OpError {
 	if s.standing == nil {
 		return nil
 	}
@@ -175,12 +194,8 @@ func (s *session) allowed(ctx context.Context, op *Op) (oe *OpError) {
 		return forbid(id, toWrite)
 	case op.Kind == OpUnsub && id == nil && s.srv.cfg.Auth != nil && s.srv.cfg.Anonymous.Empty():
 		return forbid(id, "do anything")
-	case op.Kind == OpSub:
-		op.yes, oe = s.srv.ask(ctx, id, s.name(), auth.ActionSub, op.Text)
-	case op.Kind == OpPub:
-		_, oe = s.srv.ask(ctx, id, s.name(), auth.ActionPub, op.Text)
 	}
-	return oe
+	return nil
 }
 
 // mayStill is allowed for a publish that has waited for its turn: its token may have ended meanwhile, or the
@@ -189,14 +204,23 @@ func (s *session) mayStill(ctx context.Context, op *Op) *OpError {
 	if s.standing == nil {
 		return nil
 	}
-	if oe := s.srv.invalid(op.by); oe != nil {
+	still := func() *OpError {
+		if oe := s.srv.invalid(op.by); oe != nil {
+			return oe
+		}
+		if id := s.identity(); !s.srv.mayWrite(id, op.Subject) {
+			return forbid(id, toWrite)
+		}
+		return nil
+	}
+	oe := still()
+	if oe != nil || s.srv.cfg.Decider == nil {
 		return oe
 	}
-	if id := s.identity(); !s.srv.mayWrite(id, op.Subject) {
-		return forbid(id, toWrite)
+	if oe = s.decided(ctx, op); oe != nil { // as a rule the answer is known; where it is not, it may take its time
+		return oe
 	}
-	_, oe := s.srv.ask(ctx, op.by, s.name(), auth.ActionPub, op.Text) // as a rule the answer is known
-	return oe
+	return still()
 }
 
 // authenticate carries out an auth. The reader calls it.

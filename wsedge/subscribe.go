@@ -47,11 +47,8 @@ type opening struct {
 	lost      []lostRange
 }
 
-// subscribe carries out a sub.
+// subscribe carries out a sub that is allowed.
 func (s *session) subscribe(op *Op) *OpError {
-	if oe := s.maySubscribe(op.Text); oe != nil {
-		return oe
-	}
 	srv, topic := s.srv, op.Subject.Topic
 	if most := srv.cfg.Limits.Positions; most > 0 && len(op.Resume) > most {
 		srv.limited(limitPositions)
@@ -93,6 +90,11 @@ func (s *session) subscribe(op *Op) *OpError {
 			return &OpError{Code: codeUnavailable, Message: "the node feeds too many subscriptions from Kafka already; try again", Retry: waitingRetry}
 		}
 	}
+	if op.yes.until != 0 && srv.now() >= op.yes.until { // the topic took longer to be ready than the answer holds
+		if oe := s.decided(ctx, op); oe != nil {
+			return oe
+		}
+	}
 	sub, oe := s.begin(op, o)
 	if sub != nil {
 		// The topic may have gone since it was looked up, and whoever was told of that have found no
@@ -121,6 +123,7 @@ func (srv *Server) readyTopic(ctx context.Context, topic string) (TopicView, *Op
 	return view, nil
 }
 
+// maySubscribe holds a sub against how much a session may be subscribed to.
 func (s *session) maySubscribe(text string) *OpError {
 	s.mu.Lock()
 	defer s.mu.Unlock()
