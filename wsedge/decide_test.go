@@ -338,3 +338,36 @@ func TestDecisionThatIsOverBeforeTheSubscription(t *testing.T) {
 		t.Errorf("got %s", m.raw)
 	}
 }
+
+// A client whose ops the node is still busy with is not silent: its pongs lie unread behind them.
+func TestBusyWithASessionsOps(t *testing.T) {
+	yes, over := make(chan struct{}), make(chan struct{})
+	e, _, d := newDecidedEdge(t, func(c *Config) { c.Auth, c.Heartbeat = nil, 50*time.Millisecond })
+	defer close(over)
+	d.says(func(auth.Question) (auth.Decision, error) {
+		select {
+		case <-yes:
+		case <-over:
+		}
+		return auth.Decision{Allow: true, For: time.Hour}, nil
+	})
+	c := e.dial()
+	c.send(`{"op":"sub","id":1,"subject":"/one/a"}` + "\n" + `{"op":"sub","id":2,"subject":"/one/b"}`)
+	for id := range uint64(2) {
+		for range 4 * beatsUntilDead { // each of them with a ping, which is answered
+			c.expect(`{"op":"hb"}`)
+		}
+		yes <- struct{}{}
+		m := c.next()
+		for ; m.Op != "subbed"; m = c.next() {
+		}
+		if m.ID != id+1 {
+			t.Fatalf("got %s", m.raw)
+		}
+		for ; m.Op != "live"; m = c.next() {
+		}
+	}
+	c.send(`{"op":"ping","id":3}`)
+	for m := c.next(); m.Op != "pong"; m = c.next() {
+	}
+}

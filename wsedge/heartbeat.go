@@ -64,7 +64,7 @@ func (s *session) pulse(now, beat int64) {
 	s.mu.Lock()
 	switch {
 	case s.closing || s.gone:
-	case s.stream == nil && now-s.lastPong.Load() > beatsUntilDead*beat && !(s.lagging && now-text <= beatsUntilDead*beat):
+	case s.stream == nil && !s.working.Load() && now-s.lastPong.Load() > beatsUntilDead*beat && !(s.lagging && now-text <= beatsUntilDead*beat):
 		// A client that is slow to read is late to answer pings, but what it reads shows that it
 		// is there.
 		s.srv.log.Debug().Str("session", s.name()).Msg("no pongs: the client is gone")

@@ -81,6 +81,7 @@ type session struct {
 	lastText atomic.Int64 // when a text frame last went out, unix milliseconds
 	lastPong atomic.Int64 // when something last came in answer to a ping
 	lastPing int64        // owned by the sweep
+	working  atomic.Bool  // the reader carries out an op: what the client has answered since lies unread behind it
 
 	frameSince atomic.Int64 // when the message began that is being read, unix milliseconds; 0: none is
 	sending    pace         // publishes; owned by the reader
@@ -226,7 +227,11 @@ func (s *session) handle(typ websocket.MessageType, frame []byte) {
 			}
 			continue
 		}
-		if oe := s.carryOut(&op); oe != nil {
+		s.working.Store(true)
+		oe := s.carryOut(&op)
+		s.lastPong.Store(time.Now().UnixMilli()) // that it took so long is not the client's doing
+		s.working.Store(false)
+		if oe != nil {
 			oe.ID = op.ID
 			s.fail(oe)
 		}
