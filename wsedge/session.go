@@ -477,11 +477,11 @@ func (s *session) finish(err error) {
 	if s.ws != nil {
 		_ = s.ws.CloseNow()
 	}
-	s.srv.unregister(s)
 	s.mu.Lock()
 	s.weigh() // what TLS had sealed has gone with the connection
 	s.mu.Unlock()
 	s.leave()
+	s.srv.unregister(s) // last: who finds it gone finds free what it had taken
 	s.srv.log.Debug().Str("session", s.name()).Str("reason", describe(err)).Msg("session ended")
 }
 
