@@ -35,7 +35,7 @@ func TestRightsLostWithASlowReader(t *testing.T) {
 				a.give(t, "more", "alice", time.Hour, "/one/*", "/prices/*")
 				a.give(t, "less", "alice", time.Hour, "/prices/*")
 				if how == "expired" {
-					a.give(t, "more", "alice", 1500*time.Millisecond, "/one/*", "/prices/*")
+					a.give(t, "more", "alice", 3*time.Second, "/one/*", "/prices/*")
 				}
 				var conn net.Conn
 				var slow *rawClient
@@ -100,6 +100,9 @@ func settled(t *testing.T, e *edge) {
 		now := e.srv.Stats()
 		if same++; now.Bytes != last.Bytes || now.Blocked == 0 {
 			same = 0
+		}
+		if now.Connections == 0 {
+			t.Fatal("it has ended before its socket was full")
 		}
 		last = now
 	}

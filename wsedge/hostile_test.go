@@ -159,6 +159,7 @@ func TestHostileLogLines(t *testing.T) {
 		}
 	}
 	until(t, "the sessions to end", func() bool { return e.srv.Stats().Connections == 0 })
+	e.srv.Close() // the last line is written after that
 	asJSON.mu.Lock()
 	defer asJSON.mu.Unlock()
 	lines := strings.Split(strings.TrimSuffix(asJSON.b.String(), "\n"), "\n")

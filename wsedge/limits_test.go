@@ -96,15 +96,15 @@ func TestConnectionsAreBounded(t *testing.T) {
 
 // Who is refused without end is not answered without end.
 func TestRefusalsAreBounded(t *testing.T) {
-	e := newEdge(t, cache.Config{}, func(c *Config) { c.Limits.Connections, c.Limits.ConnectionsPerAddress = 2, -1 })
+	e := newEdge(t, cache.Config{}, func(c *Config) {
+		c.Limits.Connections, c.Limits.ConnectionsPerAddress, c.HandshakeTimeout = 2, -1, time.Minute
+	})
 	in := []*client{e.dial(), e.dial()}
 	for range 500 { // none of which asks for anything
 		e.from("127.0.0.9")
 	}
-	if n := e.srv.turned.now.Load(); n > maxTurnedAway {
-		t.Errorf("%d are answered", n)
-	}
 	until(t, "all to be counted", func() bool { return e.metric("tidewire_limited_total", limitConnections) == 500 })
+	until(t, "the last of them to be let wait or turned away", func() bool { return e.srv.turned.now.Load() <= maxTurnedAway })
 	for _, c := range in {
 		c.send(`{"op":"ping"}`)
 		c.expect(`{"op":"pong"}`)
@@ -264,6 +264,7 @@ func TestProxyProtocol(t *testing.T) {
 					t.Errorf("the proxy itself: %d", status)
 				}
 			}
+			until(t, "all to be registered", func() bool { return e.srv.Stats().Connections == 5 })
 			page, err := e.srv.Sessions(context.Background(), SessionQuery{Limit: 10})
 			if err != nil || !strings.Contains(fmt.Sprint(page.Sessions), "1.1.1.1:99") {
 				t.Error(err, page)
@@ -388,9 +389,11 @@ func TestPublishRates(t *testing.T) {
 		return acked, refused, retry
 	}
 	one := e.dial()
+	begun := time.Now()
+	since := func(perSecond int) int { return int(time.Since(begun).Seconds()*float64(perSecond)) + 1 }
 	acked, refused, retry := burst(one, 30)
-	if acked < 10 || acked > 14 || retry > 250 {
-		t.Errorf("%d acked, %d refused, retry after %d ms", acked, refused, retry)
+	if most := 10 + since(5); acked < 10 || acked > most || retry > 250 {
+		t.Errorf("%d acked, at most %d may be, %d refused, retry after %d ms", acked, most, refused, retry)
 	}
 	if n := e.metric("tidewire_limited_total", limitSessionRate); int(n) != refused {
 		t.Errorf("%v were counted of %d", n, refused)
@@ -405,7 +408,7 @@ func TestPublishRates(t *testing.T) {
 		acked, _, _ := burst(e.dial(), 10)
 		total += acked
 	}
-	if total > 60 || e.metric("tidewire_limited_total", limitUserRate) == 0 {
+	if total > 40+since(20) || e.metric("tidewire_limited_total", limitUserRate) == 0 {
 		t.Errorf("%d of one user passed", total)
 	}
 	resp, b := e.request("POST", "/publish/one/k", strings.NewReader("1"))
@@ -496,9 +499,11 @@ func TestWaitingReplaysAreBounded(t *testing.T) {
 	if m := c.next(); m.Op != "subbed" {
 		t.Error(m.raw)
 	}
-	if e.metric("tidewire_limited_total", limitWaitingReplays) != 1 || e.metric("tidewire_replays", "")+e.metric("tidewire_replays_waiting", "") != 3 {
+	if e.metric("tidewire_limited_total", limitWaitingReplays) != 1 {
 		t.Error("not counted")
 	}
+	// The two are not read at one time, and a replay moves from one to the other until its client takes nothing more.
+	until(t, "the three to be told", func() bool { return e.metric("tidewire_replays", "")+e.metric("tidewire_replays_waiting", "") == 3 })
 	slow.conn.Close()
 	until(t, "the places to be free", func() bool { return e.srv.replaying.Load() == 0 })
 	c.send(`{"op":"sub","subject":"/one/a/*","resume":[[0,1,1]]}`)
