@@ -98,7 +98,7 @@ func (srv *Server) welcome(conn net.Conn) bool {
 	}
 	srv.mu.Unlock()
 	if goes != nil {
-		goes.Close() // its own goroutine does the rest
+		cut(goes)
 	}
 	if open && (goes != nil || !begun) {
 		srv.limited(limitHandshakes)
@@ -120,6 +120,10 @@ func (srv *Server) welcome(conn net.Conn) bool {
 	}()
 	return true
 }
+
+// cut ends a connection that is in its handshake; its own goroutine does the rest. Only the socket is closed: TLS would say goodbye, and
+// might wait for a client that does not read.
+func cut(conn net.Conn) { bottom(conn).Close() }
 
 // meet reads what stands in front of a connection's first request, a proxy's word and the handshake of TLS, then the
 // request's head, and passes the connection on.
@@ -227,7 +231,7 @@ func (srv *Server) takeOver(w http.ResponseWriter, r *http.Request, serve func(c
 		srv.limited(limitHandshakes)
 	}
 	if goes != nil {
-		goes.Close()
+		cut(goes)
 	}
 	if !ok {
 		conn.Close()

@@ -178,7 +178,7 @@ func (l *doleListener) Accept() (net.Conn, error) {
 	return d, nil
 }
 
-// The same over a connection that is written to aside, as one with TLS is: a turn that was handed over whole and is
+// The same over a connection that is written to aside: a turn that was handed over whole and is
 // still being written ends in its midst, even while the session's reader is busy with something else.
 func TestRightsLostInTheMidstOfATurn(t *testing.T) {
 	for _, how := range []string{"renewed", "revoked while busy", "not lost"} {

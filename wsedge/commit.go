@@ -136,7 +136,7 @@ func (f *flusher) block(s *session) {
 	}()
 }
 
-// writeAside sends a turn over a connection that cannot be tried (TLS, or a pipe in a test): a goroutine
+// writeAside sends a turn over a connection that cannot be tried (one that another port has sealed, or a pipe): a goroutine
 // of its own writes a copy and may wait. The session is blocked meanwhile, and everything in the turn
 // counts as begun.
 func (f *flusher) writeAside(s *session) {

@@ -45,7 +45,7 @@ func (srv *Server) Close() error {
 	}
 	srv.mu.Unlock()
 	for _, c := range conns {
-		c.Close()
+		cut(c)
 	}
 	for _, s := range sessions {
 		s.mu.Lock()

@@ -121,7 +121,7 @@ func (g *gate) begin(conn net.Conn) (goes net.Conn, ok bool) {
 	return goes, true
 }
 
-// end notes that a handshake is over, and says whether it was still in the way.
+// end notes that a handshake is over; one that had to go is not there any more.
 func (g *gate) end(conn net.Conn) {
 	g.mu.Lock()
 	g.remove(conn)
