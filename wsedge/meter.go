@@ -71,6 +71,20 @@ func (c *wsConn) slowDown(p []byte) {
 	c.wait(m.frames.owe(now, m.count(p), l.Frames), m.bytes.owe(now, len(p), l.Bytes))
 }
 
+const (
+	// opsPerFrame is how many ops in one frame cost what a frame costs: who subscribes to thousands of subjects at once does not
+	// notice, and nobody packs ops into frames to send them without end.
+	opsPerFrame = 16
+	// authFrames is how many frames an auth costs: to verify a token takes that much longer, and all that the session is
+	// subscribed to is held against its rights.
+	authFrames = 50
+)
+
+// charge has the reader wait as for so many frames more than have come.
+func (c *wsConn) charge(frames int) {
+	c.wait(c.meter.frames.owe(time.Now().UnixNano(), frames, c.s.srv.cfg.Limits.Frames), 0)
+}
+
 // unpacked charges a session for a message that was larger than what came over the wire for it: a compressed one costs what
 // it holds.
 func (c *wsConn) unpacked(size, wire int) {

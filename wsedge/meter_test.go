@@ -174,3 +174,38 @@ func TestBombsCostWhatTheyHold(t *testing.T) {
 		t.Errorf("closed with %d after %s", code, m.raw)
 	}
 }
+
+// Frames of many ops, and tokens, which cost more than other ops, are no way around the limit on frames.
+func TestOpsAreMetered(t *testing.T) {
+	for name, c := range map[string]struct {
+		op     string
+		frames int // of ops of these in each
+		each   int
+		answer string
+	}{
+		"many ops in a frame": {`{"op":"ping"}`, 15, 10 * opsPerFrame, `{"op":"pong"}`},
+		"tokens":              {`{"op":"auth","token":"t"}`, 150 / authFrames, 1, `{"op":"authed","expires":null}`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			e, a := newAuthEdge(t, cache.Config{}, func(cfg *Config) { cfg.Limits.Frames = 50 })
+			a.give(t, "t", "alice", 0)
+			flood := e.dialByHand(0)
+			if m, err := flood.message(); err != nil || m.Op != "welcome" {
+				t.Fatal(err)
+			}
+			begun := time.Now()
+			go func() {
+				_, _ = flood.conn.Write([]byte(strings.Repeat(masked(1, strings.Repeat(c.op+"\n", c.each)), c.frames)))
+			}()
+			for range c.frames * c.each {
+				if m, err := flood.message(); err != nil || m.raw != c.answer {
+					t.Fatal(err, m.raw)
+				}
+			}
+			// 150 of 50 a second, 100 at once: a second.
+			if took := time.Since(begun); took < 900*time.Millisecond || e.metric("tidewire_limited_total", limitFrames) == 0 {
+				t.Errorf("it took %v", took)
+			}
+		})
+	}
+}

@@ -211,10 +211,13 @@ func (s *session) handle(typ websocket.MessageType, frame []byte) {
 		s.fail(&OpError{Code: codeBadRequest, Message: "a binary frame is no op: ops are JSON in text frames"})
 		return
 	}
-	for len(frame) > 0 {
+	for n := 0; len(frame) > 0; n++ {
 		var text []byte
 		if text, frame = NextOp(frame); len(text) == 0 {
 			return
+		}
+		if n > 0 && n%opsPerFrame == 0 {
+			s.wire.charge(1)
 		}
 		if s.isClosing() {
 			return

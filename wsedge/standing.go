@@ -229,6 +229,7 @@ func (s *session) authenticate(op *Op) *OpError {
 		s.answer(func(dst []byte) []byte { return appendAuthed(dst, op.ID, 0) })
 		return nil
 	}
+	s.wire.charge(authFrames)
 	id, oe := s.srv.identify(s.srv.ctx, op.Token)
 	if oe == nil {
 		s.adopt(op.ID, id, s.askFor(id))
