@@ -54,11 +54,11 @@ func (srv *Server) publishHTTP(w http.ResponseWriter, r *http.Request, raw strin
 		readOut(w, r)
 		return
 	}
-	if oe := srv.beginPublish(); oe != nil {
+	if oe := srv.beginPublish(op); oe != nil {
 		srv.answerError(w, oe)
 		return
 	}
-	defer srv.publishing.Add(-1)
+	defer srv.endPublish(op)
 	if oe := srv.invalid(op.by); oe != nil { // the body may have taken its time
 		srv.answerError(w, oe)
 		return

@@ -27,7 +27,7 @@ type Limits struct {
 
 	WaitingReplays int // of all sessions together, reading from Kafka or waiting to; default 65536
 
-	PendingBytes int64 // of all sessions together: what is kept for sockets that do not take it; default 256 MiB
+	PendingBytes int64 // of all sessions together: what is kept for sockets that do not take it, and again what is on its way to Kafka; default 256 MiB
 
 	// TrustedProxies may say for whom they speak: in X-Forwarded-For, and by the PROXY protocol.
 	TrustedProxies []netip.Prefix

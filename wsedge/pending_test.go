@@ -5,9 +5,11 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
+	"github.com/tidewire/tidewire/bridge"
 	"github.com/tidewire/tidewire/cache"
 	"github.com/tidewire/tidewire/wsedge/auth"
 )
@@ -216,4 +218,48 @@ func TestSealedIsCountedWhileItWaits(t *testing.T) {
 		read("msg")
 	}
 	until(t, "it to be given back", func() bool { return e.srv.held.Load() == 0 })
+}
+
+// Publishes that are on their way to Kafka, which may take its time, have no more bytes together than they may.
+func TestPublishesOnTheirWayAreBounded(t *testing.T) {
+	e := newEdge(t, cache.Config{}, func(c *Config) { c.Limits.PendingBytes = 100 << 10 })
+	begun, on := make(chan struct{}, 10), make(chan struct{})
+	release := sync.OnceFunc(func() { close(on) })
+	defer release()
+	e.node.publish = func(bridge.PublishRequest) (bridge.PublishResult, error) {
+		begun <- struct{}{}
+		<-on
+		return bridge.PublishResult{}, nil
+	}
+	a, b := e.dial(), e.dial()
+	publish := func(c *client, id, size int) {
+		c.send(`{"op":"pub","id":%d,"subject":"/one/%d","text":"%s"}`, id, id, strings.Repeat("x", size))
+	}
+	publish(a, 1, 70<<10)
+	<-begun
+	publish(b, 2, 40<<10)
+	if m := b.next(); m.Code != "rate_limited" || m.RetryMS == 0 || m.ID != 2 {
+		t.Error(m.raw)
+	}
+	resp, body := e.request("POST", "/publish/one/k", strings.NewReader(strings.Repeat("x", 40<<10)))
+	e.refusal("over HTTP", resp, body, 429, "rate_limited")
+	on <- struct{}{}
+	if m := a.next(); m.Op != "acked" {
+		t.Error(m.raw)
+	}
+	publish(a, 3, 60<<10)
+	publish(b, 4, 30<<10)
+	<-begun
+	<-begun
+	publish(b, 5, 30<<10)
+	if m := b.next(); m.Code != "rate_limited" || m.ID != 5 {
+		t.Error(m.raw)
+	}
+	release()
+	if m := b.next(); m.Op != "acked" || m.ID != 4 {
+		t.Error(m.raw)
+	}
+	if n := e.metric("tidewire_limited_total", limitPublishes); n != 3 {
+		t.Errorf("%v were counted", n)
+	}
 }

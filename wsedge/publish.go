@@ -36,7 +36,7 @@ func (s *session) publish(op *Op) *OpError {
 		srv.metrics.published("refused")
 		return notOpen()
 	}
-	if oe := srv.beginPublish(); oe != nil {
+	if oe := srv.beginPublish(op); oe != nil {
 		return oe
 	}
 	s.mu.Lock()
@@ -51,7 +51,7 @@ func (s *session) publish(op *Op) *OpError {
 	srv.mu.Lock()
 	defer srv.mu.Unlock()
 	if s.closing || s.gone || srv.closed {
-		srv.publishing.Add(-1)
+		srv.endPublish(op)
 		return nil // nobody to answer
 	}
 	kept := *op
@@ -126,15 +126,22 @@ func (srv *Server) headersFit(op *Op) *OpError {
 	return &OpError{Code: codeTooLarge, Message: "a record has at most " + strconv.Itoa(l.RecordHeaders) + " headers of " + strconv.Itoa(l.RecordHeaderBytes) + " bytes together"}
 }
 
-// beginPublish lets a publish on its way to Kafka, if there are not too many on it. publishing.Add(-1) ends it.
-func (srv *Server) beginPublish() *OpError {
-	if srv.publishing.Add(1) > int64(srv.cfg.MaxPublishes) {
-		srv.publishing.Add(-1)
-		srv.limited(limitPublishes)
-		srv.metrics.published("rate_limited")
-		return tooManyPublishes()
+// beginPublish lets a publish on its way to Kafka, if there are not too many on it, or too large ones. endPublish must follow.
+func (srv *Server) beginPublish(op *Op) *OpError {
+	size, most := int64(op.size()), srv.cfg.Limits.PendingBytes
+	count, bytes := srv.publishing.Add(1), srv.publishingBytes.Add(size)
+	if count <= int64(srv.cfg.MaxPublishes) && (most < 1 || bytes <= most) {
+		return nil
 	}
-	return nil
+	srv.endPublish(op)
+	srv.limited(limitPublishes)
+	srv.metrics.published("rate_limited")
+	return tooManyPublishes()
+}
+
+func (srv *Server) endPublish(op *Op) {
+	srv.publishing.Add(-1)
+	srv.publishingBytes.Add(int64(-op.size()))
 }
 
 func (op *Op) size() int {
@@ -156,7 +163,7 @@ func (s *session) publishLine(text string) {
 	s.mu.Unlock()
 	for op != nil {
 		frame := s.publishOne(op)
-		s.srv.publishing.Add(-1)
+		s.srv.endPublish(op)
 		s.mu.Lock()
 		q := &s.pubs
 		q.count--

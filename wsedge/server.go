@@ -149,12 +149,13 @@ type Server struct {
 	ctx      context.Context
 	cancel   context.CancelFunc
 
-	turns       atomic.Uint64 // gives sessions to shards in turn
-	publishing  atomic.Int64  // on their way to Kafka
-	compressing atomic.Int64  // answers
-	replaying   atomic.Int64  // cursors that are fed from Kafka, or wait to be
-	held        atomic.Int64  // bytes that sessions keep for sockets that do not take them, see weigh
-	wg          sync.WaitGroup
+	turns           atomic.Uint64 // gives sessions to shards in turn
+	publishing      atomic.Int64  // on their way to Kafka
+	publishingBytes atomic.Int64  // of them
+	compressing     atomic.Int64  // answers
+	replaying       atomic.Int64  // cursors that are fed from Kafka, or wait to be
+	held            atomic.Int64  // bytes that sessions keep for sockets that do not take them, see weigh
+	wg              sync.WaitGroup
 
 	mu        sync.Mutex
 	listeners map[net.Listener]bool
