@@ -17,6 +17,9 @@ import (
 const (
 	// askers is how many questions of one session are on their way at a time.
 	askers = 8
+	// maxAskers bounds the goroutines that do so beside the session's own, of all sessions together: a Decider that hangs would
+	// have them pile up.
+	maxAskers = 1024
 	// maxAhead is how long before an answer's time is over a subscription is asked about again, or a fifth of its
 	// time if that is less.
 	maxAhead = 30 * time.Second
@@ -163,21 +166,30 @@ func (s *session) askAgain(id *auth.Identity, due []*subscription) {
 // session does.
 func (s *session) askAll(ctx context.Context, id *auth.Identity, subs []*subscription, anew bool, tell func(*subscription, auth.Decision, error)) {
 	var next atomic.Int64
-	var wg sync.WaitGroup
-	for range min(askers, len(subs)) {
-		wg.Go(func() {
-			for {
-				i := int(next.Add(1)) - 1
-				if i >= len(subs) || s.isClosing() {
-					return
-				}
-				q := question(id, s.name(), auth.ActionSub, subs[i].text)
-				q.Anew = anew
-				d, err := s.srv.cfg.Decider.Decide(ctx, q)
-				tell(subs[i], d, err)
+	one := func() {
+		for {
+			i := int(next.Add(1)) - 1
+			if i >= len(subs) || s.isClosing() {
+				return
 			}
+			q := question(id, s.name(), auth.ActionSub, subs[i].text)
+			q.Anew = anew
+			d, err := s.srv.cfg.Decider.Decide(ctx, q)
+			tell(subs[i], d, err)
+		}
+	}
+	var wg sync.WaitGroup
+	for range min(askers, len(subs)) - 1 {
+		if s.srv.askers.Add(1) > maxAskers {
+			s.srv.askers.Add(-1)
+			break
+		}
+		wg.Go(func() {
+			defer s.srv.askers.Add(-1)
+			one()
 		})
 	}
+	one()
 	wg.Wait()
 }
 

@@ -371,3 +371,63 @@ func TestBusyWithASessionsOps(t *testing.T) {
 	for m := c.next(); m.Op != "pong"; m = c.next() {
 	}
 }
+
+// countingDecider says yes, and counts how many questions are on their way.
+type countingDecider struct {
+	now, most, all atomic.Int32
+	on             chan struct{}
+}
+
+func (d *countingDecider) Decide(_ context.Context, q auth.Question) (auth.Decision, error) {
+	if n := d.now.Add(1); n > d.most.Load() {
+		d.most.Store(n)
+	}
+	defer d.now.Add(-1)
+	d.all.Add(1)
+	if q.User == "bob" {
+		<-d.on
+	}
+	return auth.Decision{Allow: true, For: time.Hour}, nil
+}
+
+// A session asks for several of its subscriptions at a time, but not when all sessions together ask too much already; it goes on
+// with one at a time then.
+func TestAskersAreBounded(t *testing.T) {
+	for _, busy := range []bool{false, true} {
+		t.Run(fmt.Sprintf("busy=%v", busy), func(t *testing.T) { testAskers(t, busy) })
+	}
+}
+
+func testAskers(t *testing.T, busy bool) {
+	d := &countingDecider{on: make(chan struct{})}
+	e, a := newAuthEdge(t, cache.Config{}, func(c *Config) { c.Decider = d })
+	defer close(d.on)
+	a.give(t, "a", "alice", 0, "/one/*")
+	a.give(t, "b", "bob", 0, "/one/*")
+	c := e.dialAs("a")
+	const subs = 2 * askers
+	for i := range subs {
+		c.send(`{"op":"sub","subject":"/one/%d"}`, i)
+	}
+	until(t, "the subscriptions", func() bool { return e.srv.Stats().Subscriptions == subs })
+	want := int32(askers)
+	if busy { // others are
+		e.srv.askers.Add(maxAskers)
+		want = 1
+	}
+	d.all.Store(0)
+	d.most.Store(0)
+	c.send(`{"op":"auth","id":1,"token":"b"}`)
+	until(t, "the questions", func() bool { return d.now.Load() == want })
+	for range subs {
+		d.on <- struct{}{}
+	}
+	for m := c.next(); m.ID != 1; m = c.next() {
+	}
+	if n := d.most.Load(); n != want || d.all.Load() != subs {
+		t.Errorf("%d questions at once, want %d; %d in all", n, want, d.all.Load())
+	}
+	if n := e.srv.Stats().Subscriptions; n != subs {
+		t.Errorf("%d subscriptions", n)
+	}
+}

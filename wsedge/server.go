@@ -154,6 +154,7 @@ type Server struct {
 	publishingBytes atomic.Int64  // of them
 	compressing     atomic.Int64  // answers
 	replaying       atomic.Int64  // cursors that are fed from Kafka, or wait to be
+	askers          atomic.Int32  // goroutines that ask the Decider beside their session's own
 	held            atomic.Int64  // bytes that sessions keep for sockets that do not take them, see weigh
 	wg              sync.WaitGroup
 

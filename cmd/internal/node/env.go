@@ -91,7 +91,7 @@ type env struct {
 	MaxReplays           string `envconfig:"TIDEWIRE_MAX_REPLAYS" default:"64" desc:"partitions read from Kafka at once, for clients that resume"`
 	MaxSessionReplays    string `envconfig:"TIDEWIRE_MAX_SESSION_REPLAYS" default:"4" desc:"partitions read from Kafka at once for one session that resumes"`
 	MaxWaitingReplays    string `envconfig:"TIDEWIRE_MAX_WAITING_REPLAYS" default:"65536" desc:"partitions of all subscriptions that are read from Kafka for their clients or wait to be"`
-	MaxPendingBytes      string `envconfig:"TIDEWIRE_MAX_PENDING_BYTES" default:"" show:"10% of memory, at least 16 MiB and four of the largest frames" desc:"bytes kept in all for clients whose sockets do not take them, and of messages that are not whole"`
+	MaxPendingBytes      string `envconfig:"TIDEWIRE_MAX_PENDING_BYTES" default:"" show:"10% of memory, at least 16 MiB and four of the largest frames" desc:"bytes kept in all for clients whose sockets do not take them, and of messages that are not whole; as much again of publishes on their way to Kafka"`
 
 	MaxFrameBytes  string `envconfig:"TIDEWIRE_MAX_FRAME_BYTES" default:"1048576" desc:"the largest frame that a client may send, in bytes"`
 	Heartbeat      string `envconfig:"TIDEWIRE_HEARTBEAT" default:"25s" desc:"silence after which a client gets a heartbeat"`
