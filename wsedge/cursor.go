@@ -34,6 +34,7 @@ type subscription struct {
 	counted int // in session.cursors
 	waiting int // cursors that have not yet passed what was there at the start
 	ended   bool
+	lost    bool   // and because the right to it was lost
 	yes     yes    // until when it is allowed, where somebody decides about it
 	marks   []mark // SSE: its part of the token
 }

@@ -83,6 +83,7 @@ func question(id *auth.Identity, session, action, text string) auth.Question {
 // forbidSub ends a subscription that is not allowed any more. mu is held; the caller withholds, and enqueues.
 func (s *session) forbidSub(sub *subscription) {
 	delete(s.subs, sub.text)
+	sub.lost = true
 	s.end(sub)
 	s.control = appendUnsubbed(s.control, 0, sub.text, reasonForbidden)
 	if s.stream != nil && len(s.subs) == 0 {
@@ -121,7 +122,7 @@ func (s *session) watchAnswers() {
 			next = at
 		}
 	}
-	s.withhold()
+	s.withhold(lost)
 	if st.nextAsk = next; next != 0 && !s.closing && !s.gone {
 		s.wakeAt(next)
 	}
@@ -149,7 +150,7 @@ func (s *session) askAgain(id *auth.Identity, due []*subscription) {
 			sub.yes = s.srv.yesFor(d)
 		default:
 			s.forbidSub(sub)
-			s.withhold()
+			s.withhold(lost)
 		}
 		s.mu.Unlock()
 		s.enqueue()

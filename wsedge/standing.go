@@ -23,7 +23,7 @@ type Authenticator interface {
 // (session.end), and a turn, which holds mu from the first look into the cache until the socket has taken what it
 // takes, gathers nothing of what has ended. What is left are bytes that a turn has begun and the socket has not
 // taken: the rest of one frame (session.rest), or what of a turn was sealed by TLS or is written aside (session.aside). A frame that was
-// begun cannot be taken back, so if it is of a subscription that has ended, the connection is cut instead, and the
+// begun cannot be taken back, so if the right to its subscription is lost, the connection is cut instead, and the
 // client comes back for what it still may have.
 type standing struct {
 	// All guarded by session.mu.
@@ -266,7 +266,7 @@ func (s *session) adopt(opID uint64, id *auth.Identity, allowed map[*subscriptio
 		}
 		sub.yes = yes
 	}
-	s.withhold()
+	s.withhold(func(sub *subscription) bool { return sub.lost || !s.srv.mayRead(id, sub.subject) })
 	if len(allowed) > 0 {
 		s.standing.nextAsk = 1
 	}
@@ -279,10 +279,12 @@ func (s *session) adopt(opID uint64, id *auth.Identity, allowed map[*subscriptio
 
 const reasonForbidden = "forbidden"
 
-// withhold cuts a connection that is in the midst of sending records of a subscription that has ended. mu is held.
-func (s *session) withhold() {
-	ended := func(sub *subscription) bool { return sub.ended }
-	if !s.gone && (s.restOf != nil && s.restOf.ended || slices.ContainsFunc(s.aside, ended)) {
+// lost says that the right to a subscription has been lost, which may have ended in another way before. mu is held.
+func lost(sub *subscription) bool { return sub.lost }
+
+// withhold cuts a connection that is in the midst of sending records of a subscription to which the right is lost. mu is held.
+func (s *session) withhold(lost func(*subscription) bool) {
+	if !s.gone && (s.restOf != nil && lost(s.restOf) || slices.ContainsFunc(s.aside, lost)) {
 		s.cut = true
 		s.abort()
 		s.sock.drop()
@@ -300,7 +302,7 @@ func (s *session) endFor(reason string) {
 		s.srv.log.Debug().Str("session", s.name()).Str("reason", reason).Msg("token ended")
 		s.closeLocked(4001, reason, reason)
 	}
-	s.withhold()
+	s.withhold(func(*subscription) bool { return true })
 }
 
 // checkClock does what is due for a session's token and returns when to look again, by Server.now; 0: never. mu is
