@@ -33,6 +33,9 @@ type yes struct {
 	until int64 // by Server.now
 }
 
+// over says that a yes does not hold any more.
+func (y yes) over(now int64) bool { return y.until != 0 && now >= y.until }
+
 func (srv *Server) yesFor(d auth.Decision) yes {
 	now := srv.now()
 	y := yes{until: now + d.For.Milliseconds()}

@@ -339,6 +339,28 @@ func TestDecisionThatIsOverBeforeTheSubscription(t *testing.T) {
 	}
 }
 
+// The same of a publish over HTTP whose body took longer than the yes holds.
+func TestDecisionThatIsOverBeforeTheBody(t *testing.T) {
+	e, a, d := newDecidedEdge(t, nil)
+	a.give(t, "t", "alice", 0, "pub:/one/*")
+	const life = 30 * time.Millisecond
+	d.says(yesTo(life, "/one/a"))
+	conn := e.connect()
+	defer conn.Close()
+	fmt.Fprint(conn, "POST /publish/one/a HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer t\r\nContent-Length: 1\r\n\r\n")
+	until(t, "it to be asked about", func() bool { return len(d.questions()) == 1 })
+	over := e.srv.now() + life.Milliseconds()
+	until(t, "the yes to be over", func() bool { return e.srv.now() > over })
+	d.says(yesTo(time.Hour))
+	fmt.Fprint(conn, "x")
+	if resp, body := readAnswer(t, conn); resp.StatusCode != 403 {
+		t.Errorf("%d %s", resp.StatusCode, body)
+	}
+	if n := e.node.store.Log("one", 0).Bounds().Head.Seqno; n != 0 {
+		t.Errorf("%d records were written", n)
+	}
+}
+
 // A client whose ops the node is still busy with is not silent: its pongs lie unread behind them.
 func TestBusyWithASessionsOps(t *testing.T) {
 	yes, over := make(chan struct{}), make(chan struct{})

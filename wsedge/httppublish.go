@@ -59,7 +59,14 @@ func (srv *Server) publishHTTP(w http.ResponseWriter, r *http.Request, raw strin
 		return
 	}
 	defer srv.endPublish(op)
-	if oe := srv.invalid(op.by); oe != nil { // the body may have taken its time
+	// The body may have taken its time.
+	if op.yes.over(srv.now()) {
+		if oe := srv.decidedHTTP(r, op); oe != nil {
+			srv.answerError(w, oe)
+			return
+		}
+	}
+	if oe := srv.invalid(op.by); oe != nil {
 		srv.answerError(w, oe)
 		return
 	}
@@ -73,6 +80,14 @@ func (srv *Server) publishHTTP(w http.ResponseWriter, r *http.Request, raw strin
 		return
 	}
 	writeJSON(w, http.StatusOK, payloadOf(appendAcked(nil, 0, result)))
+}
+
+// decidedHTTP has the Decider decide about a publish.
+func (srv *Server) decidedHTTP(r *http.Request, op *Op) (oe *OpError) {
+	if op.yes, oe = srv.ask(r.Context(), op.by, "", auth.ActionPub, op.Text); oe != nil {
+		srv.metrics.published("refused")
+	}
+	return oe
 }
 
 const (
@@ -115,8 +130,7 @@ func (srv *Server) publishOp(w http.ResponseWriter, r *http.Request, raw string)
 	if oe := srv.userRate(op.user(), addrOf(r)); oe != nil {
 		return nil, oe
 	}
-	if _, oe := srv.ask(r.Context(), id, "", auth.ActionPub, op.Text); oe != nil {
-		srv.metrics.published("refused")
+	if oe := srv.decidedHTTP(r, op); oe != nil {
 		return nil, oe
 	}
 	if view, ok := srv.cfg.Backend.Topic(op.Subject.Topic); !ok || !view.Publish {

@@ -56,7 +56,7 @@ type Op struct {
 	Ack      bridge.Ack      // pub
 
 	by  *auth.Identity // on whose behalf; nil: nobody's
-	yes yes            // sub: what somebody who was asked about it says
+	yes yes            // sub, and pub over HTTP: what somebody who was asked about it says
 }
 
 // PartitionPosition is one entry of a vector.

@@ -90,7 +90,7 @@ func (s *session) subscribe(op *Op) *OpError {
 			return &OpError{Code: codeUnavailable, Message: "the node feeds too many subscriptions from Kafka already; try again", Retry: waitingRetry}
 		}
 	}
-	if op.yes.until != 0 && srv.now() >= op.yes.until { // the topic took longer to be ready than the answer holds
+	if op.yes.over(srv.now()) { // the topic took longer to be ready than the answer holds
 		if oe := s.decided(ctx, op); oe != nil {
 			return oe
 		}
