@@ -143,7 +143,7 @@ func (s *session) watchAnswers() {
 
 // askAgain asks about subscriptions for which there was a yes.
 func (s *session) askAgain(id *auth.Identity, due []*subscription) {
-	s.askAll(s.srv.ctx, id, due, true, func(sub *subscription, d auth.Decision, err error) {
+	s.askAll(id, due, true, func(sub *subscription, d auth.Decision, err error) {
 		s.mu.Lock()
 		switch {
 		case sub.ended || s.standing.id != id: // there may be another token by now, for which was asked apart
@@ -166,9 +166,9 @@ func (s *session) askAgain(id *auth.Identity, due []*subscription) {
 	s.enqueue()
 }
 
-// askAll asks about each of some subscriptions, several at a time, and tells each answer. It ends early when the
-// session does.
-func (s *session) askAll(ctx context.Context, id *auth.Identity, subs []*subscription, anew bool, tell func(*subscription, auth.Decision, error)) {
+// askAll asks about each of some subscriptions, several at a time, and tells each answer. Each question has its own time; all
+// together have none, for those that came last would be answered with no. It ends early when the session does.
+func (s *session) askAll(id *auth.Identity, subs []*subscription, anew bool, tell func(*subscription, auth.Decision, error)) {
 	var next atomic.Int64
 	one := func() {
 		for {
@@ -178,7 +178,7 @@ func (s *session) askAll(ctx context.Context, id *auth.Identity, subs []*subscri
 			}
 			q := question(id, s.name(), auth.ActionSub, subs[i].text)
 			q.Anew = anew
-			d, err := s.srv.cfg.Decider.Decide(ctx, q)
+			d, err := s.srv.cfg.Decider.Decide(s.srv.ctx, q)
 			tell(subs[i], d, err)
 		}
 	}
@@ -211,11 +211,9 @@ func (s *session) askFor(id *auth.Identity) map[*subscription]yes {
 		}
 	}
 	s.mu.Unlock()
-	ctx, cancel := context.WithTimeout(s.srv.ctx, authTimeout)
-	defer cancel()
 	var mu sync.Mutex
 	allowed := make(map[*subscription]yes, len(subs))
-	s.askAll(ctx, id, subs, false, func(sub *subscription, d auth.Decision, err error) {
+	s.askAll(id, subs, false, func(sub *subscription, d auth.Decision, err error) {
 		if err == nil && d.Allow {
 			mu.Lock()
 			allowed[sub] = s.srv.yesFor(d)

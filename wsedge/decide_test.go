@@ -453,3 +453,30 @@ func testAskers(t *testing.T, busy bool) {
 		t.Errorf("%d subscriptions", n)
 	}
 }
+
+// deadlineDecider says yes, and notes whether it was given less time than it takes of its own.
+type deadlineDecider struct{ hurried atomic.Bool }
+
+func (d *deadlineDecider) Decide(ctx context.Context, _ auth.Question) (auth.Decision, error) {
+	if _, ok := ctx.Deadline(); ok {
+		d.hurried.Store(true)
+	}
+	return auth.Decision{Allow: true, For: time.Hour}, nil
+}
+
+// A client with many subscriptions that shows another token keeps them all, however long the questions take together: each has
+// its own time, and none is answered with no because those before it took theirs.
+func TestManySubscriptionsAndAnotherToken(t *testing.T) {
+	d := &deadlineDecider{}
+	e, a := newAuthEdge(t, cache.Config{}, func(c *Config) { c.Decider = d })
+	a.give(t, "t", "alice", 0, "/one/*")
+	c := e.dialAs("t")
+	c.send(`{"op":"sub","subject":"/one/a"}`)
+	until(t, "the subscription", func() bool { return e.srv.Stats().Subscriptions == 1 })
+	c.send(`{"op":"auth","id":1,"token":"t"}`)
+	for m := c.next(); m.ID != 1; m = c.next() {
+	}
+	if d.hurried.Load() {
+		t.Error("all questions together have a deadline")
+	}
+}
