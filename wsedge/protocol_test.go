@@ -482,10 +482,10 @@ func TestSubWaitsForTheCache(t *testing.T) {
 
 // Silence is broken by hb; a client that answers no ping is let go, one that does is kept.
 func TestHeartbeats(t *testing.T) {
-	e := newEdge(t, cache.Config{}, func(c *Config) { c.Heartbeat = 60 * time.Millisecond })
+	e := newEdge(t, cache.Config{}, func(c *Config) { c.Heartbeat = 200 * time.Millisecond })
 	c := e.dial()
 	silent := e.dialByHand(0)
-	for range 8 {
+	for range 5 {
 		c.expect(`{"op":"hb"}`)
 	}
 	hb, pings := 0, 0
