@@ -112,7 +112,7 @@ func TestSlowMessageIsCut(t *testing.T) {
 	for name, more := range map[string]string{"a stalled frame": "", "fragments": "\x00\x81\x00\x00\x00\x00x"} {
 		t.Run(name, func(t *testing.T) {
 			e := newEdge(t, cache.Config{}, func(c *Config) {
-				c.Limits.FrameTimeout, c.Limits.Bytes, c.Heartbeat = 300*time.Millisecond, -1, 200*time.Millisecond
+				c.Limits.FrameTimeout, c.Limits.Bytes, c.Heartbeat = 300*time.Millisecond, -1, time.Second
 				c.CloseTimeout = 200 * time.Millisecond
 			})
 			c := e.dialByHand(0)

@@ -22,7 +22,7 @@ func TestHandshake(t *testing.T) {
 	e := newEdge(t, cache.Config{}, func(c *Config) {
 		c.HTTP = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, "page "+r.URL.Path) })
 		c.AllowedOrigins = []string{"*.example.com"}
-		c.HandshakeTimeout = 300 * time.Millisecond
+		c.HandshakeTimeout = time.Second
 	})
 	c := e.dialRaw(&websocket.DialOptions{Subprotocols: []string{"other", Subprotocol}})
 	if c.ws.Subprotocol() != Subprotocol || c.next().Op != "welcome" {
