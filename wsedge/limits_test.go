@@ -98,6 +98,7 @@ func TestConnectionsAreBounded(t *testing.T) {
 func TestRefusalsAreBounded(t *testing.T) {
 	e := newEdge(t, cache.Config{}, func(c *Config) {
 		c.Limits.Connections, c.Limits.ConnectionsPerAddress, c.HandshakeTimeout = 2, -1, time.Minute
+		c.Limits.Handshakes = -1 // which would bound them as well
 	})
 	in := []*client{e.dial(), e.dial()}
 	for range 500 { // none of which asks for anything
