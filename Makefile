@@ -45,14 +45,15 @@ unit: ## all tests without the race detector, real Kafka and a real browser incl
 	@[ -x /usr/bin/chromium ] || [ -n "$$TIDEWIRE_TEST_BROWSER" ] || echo "*** NOT RUN: the tests in a real browser: there is no /usr/bin/chromium (see CONTRIBUTING.md)"
 	$(GO) test -timeout 20m -p $(PACKAGES) -parallel $(PARALLEL) $(LONGEST) ./...
 
-# Tested by `race`, in all their tests but those of ALLOCATIONS. In node, `race` tests against the embedded Kafka.
-RACED = ./replication/... ./bridge/... ./cache/... ./wsedge/... ./clients/go/...
-ALLOCATIONS = 'TestOverTLS/DeliveryAllocatesNothing|TestDeliveryAllocatesNothing'
+# Tested by `race`, in all their tests but those of MEMORY, which the race detector changes. In node, `race` tests against the
+# embedded Kafka. The longest first.
+RACED = ./wsedge/... ./replication/... ./bridge/... ./cache/... ./clients/go/...
+MEMORY = 'TestOverTLS/DeliveryAllocatesNothing|TestDeliveryAllocatesNothing|TestIdleSessionHasASmallStack'
 
 .PHONY: rest
 rest: ## what `race` does not test: with it, everything is tested once
 	@[ -x /usr/bin/chromium ] || [ -n "$$TIDEWIRE_TEST_BROWSER" ] || echo "*** NOT RUN: the tests in a real browser: there is no /usr/bin/chromium (see CONTRIBUTING.md)"
-	$(GO) test -run $(ALLOCATIONS) ./wsedge
+	$(GO) test -run $(MEMORY) ./wsedge
 	raced=$$($(GO) list $(RACED)) && all=$$($(GO) list ./... | grep -vxF "$$raced") && \
 	  TIDEWIRE_TEST_EMBEDDED=off $(GO) test -timeout 20m -p $(PACKAGES) -parallel $(PARALLEL) $(filter-out $(RACED:/...=),$(LONGEST)) $$all
 
@@ -61,7 +62,7 @@ LONGEST = ./cmd/internal/node ./kafkaio ./cmd/internal/browsertest ./wsedge ./re
 
 .PHONY: race
 race: ## the tests again with the race detector where goroutines meet
-	TIDEWIRE_TEST_KAFKA=off $(GO) test -race -timeout 15m -p $(PACKAGES) -parallel $(PARALLEL) ./cmd/internal/node $(RACED)
+	TIDEWIRE_TEST_KAFKA=off $(GO) test -race -timeout 15m -p $(PACKAGES) -parallel $(PARALLEL) ./wsedge ./cmd/internal/node $(RACED)
 
 fuzz: ## each fuzz target for FUZZTIME, two at a time
 	@for pkg in $$(git grep -l '^func Fuzz' -- '*_test.go' | xargs -n1 dirname | sort -u); do \

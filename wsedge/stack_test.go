@@ -9,8 +9,8 @@ import (
 
 // A session that waits for its client has the smallest stack there is: 2 KiB for a goroutine that would have 4.
 func TestIdleSessionHasASmallStack(t *testing.T) {
-	if !canTryWrite {
-		t.Skip("on this system the library waits for frames")
+	if !canTryWrite || underRace {
+		t.Skip("on this system the library waits for frames, or the race detector makes stacks larger")
 	}
 	const sessions = 500
 	e := newEdge(t, cache.Config{}, func(c *Config) { c.Limits.ConnectionsPerAddress = -1 })
