@@ -25,9 +25,9 @@ type cluster struct {
 }
 
 type clusterNode struct {
-	name          string
-	client, admin string
-	proc          *process
+	name                   string
+	client, admin, cluster string
+	proc                   *process
 }
 
 const (
@@ -57,10 +57,10 @@ func (b *bench) startCluster(topic string, more []string) (*cluster, error) {
 	}
 	dir := filepath.Join(b.o.Dir, topic)
 	for i := range b.o.ClusterSize {
-		n := &clusterNode{name: fmt.Sprintf("n%d", i+1), client: ports[3*i], admin: ports[3*i+1]}
+		n := &clusterNode{name: fmt.Sprintf("n%d", i+1), client: ports[3*i], admin: ports[3*i+1], cluster: ports[3*i+2]}
 		env := append(b.environ(),
 			"TIDEWIRE_NODE_ID="+n.name, "TIDEWIRE_LISTEN="+n.client, "TIDEWIRE_ADMIN_LISTEN="+n.admin,
-			"TIDEWIRE_CLUSTER_LISTEN="+ports[3*i+2], "TIDEWIRE_DATA_DIR="+filepath.Join(dir, n.name),
+			"TIDEWIRE_CLUSTER_LISTEN="+n.cluster, "TIDEWIRE_DATA_DIR="+filepath.Join(dir, n.name),
 			"TIDEWIRE_KAFKA_BROKERS="+strings.Join(b.brokers, ","), "TIDEWIRE_KAFKA_TOPICS="+topic, "TIDEWIRE_KAFKA_GROUP_ID=tidewire-"+topic,
 			"TIDEWIRE_KAFKA_START=earliest", fmt.Sprintf("TIDEWIRE_CACHE_BYTES=%d", b.o.CacheBytes), "TIDEWIRE_LOG_LEVEL=warn",
 			// All clients are of one address, and as many as the system allows: the default keeps a fifth of the files for others.
