@@ -21,6 +21,9 @@ type Attack struct {
 	run       func(*attacker)
 }
 
+// didCPU is what an attacker's process counts of itself: milliseconds of processor time.
+const didCPU = "cpu ms"
+
 // Target is what attackers know. It reaches their processes as JSON.
 type Target struct {
 	Attack  string
@@ -60,7 +63,7 @@ func Attacks() []Attack {
 			Least: 12 * time.Second, Meets: []string{"limit handshake_time"}, processes: 1, run: slowHeaders},
 		{Name: "never-read", About: "clients that subscribe to everything, with all its history, and read nothing", Figure: "300 connections",
 			Meets: []string{"peak tidewire_blocked_connections"}, processes: 1, run: neverRead},
-		{Name: "pings", About: "pings without end", Figure: "10 sessions, 1,500 a second each",
+		{Name: "pings", About: "pings without end", Figure: "5 sessions, 2,500 a second each",
 			Meets: []string{"limit frames"}, processes: 1, run: pings},
 		{Name: "bad-frames", About: "what is no JSON, no operation, no subject, no UTF-8", Figure: "20 sessions, 200 a second each",
 			Meets: []string{"closed 4009"}, processes: 1, run: badFrames},
@@ -73,14 +76,14 @@ func Attacks() []Attack {
 		{Name: "bombs", About: "compressed messages of 64 KB that unpack to 64 MB", Figure: "20 a second",
 			Meets: []string{"closed 1009"}, processes: 1, run: bombs},
 		{Name: "wrong-mask", About: "frames of clients that are not masked", Figure: "100 connections a second",
-			Meets: []string{"closed 1002"}, processes: 1, run: wrongMask},
+			Meets: []string{"closed 1002", "cut"}, processes: 1, run: wrongMask},
 		{Name: "reserved-bits", About: "frames with reserved bits and opcodes, control frames that are too long or in pieces", Figure: "100 connections a second",
 			Meets: []string{"closed 1002"}, processes: 1, run: reservedBits},
 		{Name: "connects", About: "handshakes with a good token, each closed at once", Figure: "1,000 a second",
 			Meets: []string{"connected"}, processes: 1, run: connects},
 		{Name: "big-tokens", About: "tokens of 1 MB, as an operation and as a header", Figure: "10 a second of each",
 			Meets: []string{"limit header_bytes"}, processes: 1, run: bigTokens},
-		{Name: "publishes", About: "one user publishes on three nodes, as much as he may and more", Figure: "6 sessions a node, 1,000 a second each",
+		{Name: "publishes", About: "one user publishes on three nodes, as much as he may and more", Figure: "3 sessions a node, 300 a second each, of which 500 a node are allowed",
 			Meets: []string{"limit user_publishes"}, processes: 1, run: publishes},
 		{Name: "cluster-port", About: "rubbish, silence and bytes that were said before, on the nodes' own port", Figure: "200 connections a second",
 			Meets: []string{"rise tidewire_cluster_strangers_total"}, processes: 1, run: clusterPort},

@@ -45,6 +45,7 @@ func RunAttacker(target string, stop context.Context, out io.Writer) error {
 	if err != nil {
 		return err
 	}
+	did[didCPU] = cpuMillis()
 	b, err := json.Marshal(did)
 	if err == nil {
 		_, err = fmt.Fprintf(out, "%s\n", b)
@@ -73,11 +74,25 @@ func lowestPriority() error {
 		return err
 	}
 	for _, id := range tasks {
-		if err := unix.Setpriority(unix.PRIO_PROCESS, id, 19); err != nil && !errors.Is(err, unix.ESRCH) {
+		err := unix.Setpriority(unix.PRIO_PROCESS, id, 19)
+		if err == nil {
+			// And only when nobody else wants a processor: at nice 19 alone a thread keeps its slice while a node waits for it.
+			err = unix.SchedSetAttr(id, &unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_IDLE, Nice: 19}, 0)
+		}
+		if err != nil && !errors.Is(err, unix.ESRCH) {
 			return fmt.Errorf("lowest priority: %w", err)
 		}
 	}
 	return nil
+}
+
+// cpuMillis is the processor time that this process has used.
+func cpuMillis() int64 {
+	var ru unix.Rusage
+	if unix.Getrusage(unix.RUSAGE_SELF, &ru) != nil {
+		return 0
+	}
+	return (ru.Utime.Nano() + ru.Stime.Nano()) / 1e6
 }
 
 func (a *attacker) count(what string, n int64) {
@@ -129,6 +144,9 @@ func (a *attacker) side(n int, f func(i int)) {
 	}
 	wg.Wait()
 }
+
+// share is this process's part of n.
+func (a *attacker) share(n int) int { return max(1, n/a.Processes) }
 
 const tick = 10 * time.Millisecond
 
@@ -183,7 +201,7 @@ func alive(c net.Conn) bool {
 	return err == nil && errors.Is(got, unix.EAGAIN)
 }
 
-// hostOf and the rest of a request that opens a WebSocket.
+// request is one that opens a WebSocket; more is further header lines.
 func request(addr, token, more string) []byte {
 	var b strings.Builder
 	b.WriteString("GET /ws HTTP/1.1\r\nHost: " + addr + "\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n" +

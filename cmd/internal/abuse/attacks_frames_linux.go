@@ -9,8 +9,8 @@ import (
 
 func pings(a *attacker) {
 	frame := appendFrame(nil, fin|opPing, bytes.Repeat([]byte("p"), 125))
-	a.sessions(10, opening{}, func(_ int, s *session) {
-		a.pace(1500, func(n int) bool {
+	a.sessions(5, opening{}, func(_ int, s *session) {
+		a.pace(2500, func(n int) bool {
 			a.count("pings", int64(n))
 			return s.write(bytes.Repeat(frame, n))
 		})

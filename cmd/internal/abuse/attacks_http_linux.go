@@ -9,7 +9,7 @@ import (
 // halfOpen holds as many connections as it can get, each in the middle of its request.
 func halfOpen(a *attacker) {
 	const all, workers = 20000, 8
-	n := all / a.Processes / workers
+	n := a.share(all / workers)
 	var mu sync.Mutex
 	var held []net.Conn
 	a.side(workers, func(int) {
@@ -38,7 +38,7 @@ func halfOpen(a *attacker) {
 
 // slowHeaders keeps requests going a byte at a time.
 func slowHeaders(a *attacker) {
-	a.side(1200, func(i int) {
+	a.side(a.share(1200), func(i int) {
 		a.pace(1, one(func() bool {
 			c, err := a.dial(a.Clients[i%len(a.Clients)], false)
 			if err != nil {

@@ -9,7 +9,7 @@ import (
 
 // neverRead has everything sent to clients that take nothing of it.
 func neverRead(a *attacker) {
-	a.sessions(300, opening{small: true, mute: true}, func(_ int, s *session) {
+	a.sessions(a.share(300), opening{small: true, mute: true}, func(_ int, s *session) {
 		for i, topic := range []string{a.Archive, a.Live} {
 			if !s.say(fields{"op": "sub", "id": i + 1, "subject": "/" + topic + "/*", "history": -1}) {
 				return
@@ -62,8 +62,8 @@ func replays(a *attacker) {
 
 // publishes has one user publish more than his share on every node.
 func publishes(a *attacker) {
-	const each = 1000
-	a.sessions(6*len(a.Clients), opening{}, func(i int, s *session) {
+	const each = 300
+	a.sessions(3*len(a.Clients), opening{}, func(i int, s *session) {
 		id := 0
 		a.pace(each, func(n int) bool {
 			ops := make([]any, n)

@@ -21,14 +21,16 @@ const (
 
 // Phase is a stretch of a run: an attack, or quiet.
 type Phase struct {
-	Attack  string           `json:"attack,omitempty"` // its name; empty: quiet
-	Windows []Window         `json:"windows"`
-	Spread  Spread           `json:"p99"`
-	Faults  map[Fault]int    `json:"faults,omitempty"`
-	Details []string         `json:"details,omitempty"`
-	Did     map[string]int64 `json:"attackers_counted,omitempty"`
-	Traces  map[string]int64 `json:"nodes_counted,omitempty"` // by the names that Attack.Meets has
-	Memory  []int64          `json:"memory,omitempty"`        // the most that each node had resident, bytes
+	Attack       string           `json:"attack,omitempty"` // its name; empty: quiet
+	Windows      []Window         `json:"windows"`
+	Spread       Spread           `json:"p99"`
+	Faults       map[Fault]int    `json:"faults,omitempty"`
+	Details      []string         `json:"details,omitempty"`
+	Did          map[string]int64 `json:"attackers_counted,omitempty"`
+	Traces       map[string]int64 `json:"nodes_counted,omitempty"` // by the names that Attack.Meets has
+	Memory       []int64          `json:"memory,omitempty"`        // the most that each node had resident, bytes
+	NodesCPU     float64          `json:"nodes_cores"`             // processors that all nodes together used
+	AttackersCPU float64          `json:"attackers_cores"`         // and the attackers
 	// After an attack: goroutines and descriptors of each node when they were back, or when the wait for that was over.
 	After    []Held        `json:"after,omitempty"`
 	Returned time.Duration `json:"returned_ns,omitempty"` // how long that took

@@ -73,6 +73,9 @@ const (
 // slack is how much more a node may hold after an attack than before the first: Kafka's connections come and go.
 var slack = Held{Goroutines: 20, Descriptors: 20}
 
+// userPublishes is how many publishes a second of one user a node takes.
+const userPublishes = 500
+
 // cacheBytes is each node's budget: less than what the archive holds, so that who goes back to its beginning is served
 // from Kafka.
 const cacheBytes = 64 << 20

@@ -170,6 +170,17 @@ func resident(pid int) (int64, error) {
 	return pages * int64(os.Getpagesize()), err
 }
 
+// cpu is the processor time that all nodes have used; of those that have ended, none.
+func (p *probe) cpu() (sum time.Duration) {
+	for _, n := range p.nodes {
+		d, err := bench.CPUTime(n.PID)
+		if err == nil {
+			sum += d
+		}
+	}
+	return sum
+}
+
 // procTasks lists a process's threads.
 func procTasks(pid string) ([]int, error) {
 	entries, err := os.ReadDir("/proc/" + pid + "/task")

@@ -43,6 +43,10 @@ func (r *Report) finish() {
 // line tells a phase in one line, while it runs.
 func (p *Phase) line() string {
 	s := fmt.Sprintf("p99 %s (%s to %s in windows of a second)", ms(p.Spread.Median), ms(p.Spread.Least), ms(p.Spread.Most))
+	s += fmt.Sprintf(", nodes %.2f cores", p.NodesCPU)
+	if p.Attack != "" {
+		s += fmt.Sprintf(", attackers %.2f", p.AttackersCPU)
+	}
 	if m := p.most(); m > 0 {
 		s += ", memory " + mib(m)
 	}
@@ -104,7 +108,7 @@ func count(n int64) string {
 func (r *Report) WriteText(w io.Writer) {
 	quiet := Quiet(r.Phases, r.Bounds.Window)
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "attack\tp99\t× quiet\twindows\tmemory\tback after\tresult")
+	fmt.Fprintln(t, "attack\tp99\t× quiet\twindows\tnodes\tattackers\tmemory\tback after\tresult")
 	for _, row := range r.rows(quiet) {
 		fmt.Fprintln(t, strings.Join(row.cells(), "\t"))
 	}
@@ -118,19 +122,21 @@ func (r *Report) WriteText(w io.Writer) {
 // row is a phase in the table.
 type row struct {
 	phase                                       *Phase
-	name, p99, ratio, windows, memory, returned string
-	result                                      string
+	name, p99, ratio, windows, nodes, attackers string
+	memory, returned, result                    string
 }
 
 func (r row) cells() []string {
-	return []string{r.name, r.p99, r.ratio, r.windows, r.memory, r.returned, r.result}
+	return []string{r.name, r.p99, r.ratio, r.windows, r.nodes, r.attackers, r.memory, r.returned, r.result}
 }
 
 func (r *Report) rows(quiet Spread) (out []row) {
 	for i := range r.Phases {
 		p := &r.Phases[i]
-		v := row{phase: p, name: p.name(), p99: ms(p.Spread.Median), windows: fmt.Sprintf("%s to %s", ms(p.Spread.Least), ms(p.Spread.Most)), memory: mib(p.most()), result: "held"}
+		v := row{phase: p, name: p.name(), p99: ms(p.Spread.Median), windows: fmt.Sprintf("%s to %s", ms(p.Spread.Least), ms(p.Spread.Most)), memory: mib(p.most()), result: "held",
+			nodes: fmt.Sprintf("%.2f cores", p.NodesCPU)}
 		if p.Attack != "" {
+			v.attackers = fmt.Sprintf("%.2f", p.AttackersCPU)
 			if v.returned = fmt.Sprintf("%.1f s", p.Returned.Seconds()); quiet.Median > 0 {
 				v.ratio = fmt.Sprintf("%.2f", float64(p.Spread.Median)/float64(quiet.Median))
 			}
@@ -175,23 +181,24 @@ attack, %d more at most, as connections to Kafka come and go. An attack that mee
 | p99 in quiet | %s (windows: %s to %s) |
 
 The limits are the defaults but for: `+"`TIDEWIRE_MAX_PENDING_BYTES`"+` %s and `+"`TIDEWIRE_CACHE_BYTES`"+` %s, which otherwise go by the
-machine's memory. Honest clients and attackers come from different addresses of 127.0.0.0/8, so that limits of addresses work.
+machine's memory, and `+"`TIDEWIRE_MAX_USER_PUBLISHES_PER_SECOND`"+` %d, as the default of 5,000 on each of three nodes would not be met by
+what two processors can write to Kafka. Honest clients and attackers come from different addresses of 127.0.0.0/8, so that limits of addresses work.
 
 The attackers share the processors with what they attack. So each attack keeps to a rate, which is in the table, and its
-processes run at the lowest priority (nice 19): what slows the honest down is then what the nodes do about the attack, and not
+processes run at the lowest priority (nice 19, SCHED_IDLE): what slows the honest down is then what the nodes do about the attack, and not
 the attackers' own need of processors. On a machine of its own a crowd can send more; what bounds that are the limits, which are
 the same, and what the network and the kernel take before a node sees it. A process may have 20,000 descriptors here, so
 the attackers with many connections are several.
 
 `, count(int64(r.Clients)), keys, r.Rate, verdict, r.Bounds.Ratio, r.Bounds.Window, mib(r.Bounds.Memory), mib(cacheBytes), r.Bounds.Slack.Goroutines,
-		r.Began.UTC().Format("2006-01-02 15:04 UTC"), r.Kafka, r.Machine, ms(quiet.Median), ms(quiet.Least), ms(quiet.Most), mib(r.Bounds.Memory/8), mib(cacheBytes))
-	b.WriteString("| attack | what is done, and how much | honest p99 | × quiet | windows | most memory | back after | result |\n| --- | --- | --- | --- | --- | --- | --- | --- |\n")
+		r.Began.UTC().Format("2006-01-02 15:04 UTC"), r.Kafka, r.Machine, ms(quiet.Median), ms(quiet.Least), ms(quiet.Most), mib(r.Bounds.Memory/8), mib(cacheBytes), userPublishes)
+	b.WriteString("| attack | what is done, and how much | honest p99 | × quiet | windows | cores: nodes, attackers | most memory | back after | result |\n| --- | --- | --- | --- | --- | --- | --- | --- | --- |\n")
 	about := map[string]string{"quiet": "nothing"}
 	for _, a := range Attacks() {
 		about[a.Name] = a.About + "; " + a.Figure
 	}
 	for _, v := range r.rows(quiet) {
-		fmt.Fprintf(&b, "| %s | %s | %s | %s | %s | %s | %s | %s |\n", v.name, about[v.name], v.p99, v.ratio, v.windows, v.memory, v.returned, v.result)
+		fmt.Fprintf(&b, "| %s | %s | %s | %s | %s | %s | %s | %s | %s |\n", v.name, about[v.name], v.p99, v.ratio, v.windows, strings.TrimSuffix(strings.TrimSuffix(v.nodes, " cores")+", "+v.attackers, ", "), v.memory, v.returned, v.result)
 	}
 	b.WriteString("\nWhat attackers and nodes counted (`limit` is `tidewire_limited_total`, `peak` the most of a gauge, `closed` a close code, `answered` an HTTP status):\n\n")
 	for _, v := range r.rows(quiet) {

@@ -82,3 +82,9 @@ func CreateTopic(ctx context.Context, cl *kgo.Client, topic string, partitions i
 	_, err := createTopic(ctx, cl, topic, partitions, true)
 	return err
 }
+
+// CPUTime is the processor time that a process has used since it began.
+func CPUTime(pid int) (time.Duration, error) {
+	u, err := usageOf(pid)
+	return u.cpu, err
+}
