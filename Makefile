@@ -87,6 +87,14 @@ faults: old ## breaks a cluster of real processes and judges what clients saw (S
 	@exec ./bin/tidewire-faults $(if $(SEED),-seed $(SEED)) $(if $(SCENARIO),-scenario '$(SCENARIO)') $(if $(SOAK),-soak $(SOAK)) \
 	  $(if $(SLICE),-slice $(SLICE)) $(if $(DOC),-o $(DOC)) $(if $(KAFKA),-kafka $(KAFKA)) -old bin/tidewire-$(OLD)
 
+# What `make abuse` passes on when given: ATTACK='half-open|pings', FOR=8s (each), QUIET=15s, DOC=docs/abuse.md, JSON=abuse.json, KAFKA=3.9;
+# and ABUSEFLAGS for any other flag of tidewire-abuse (`bin/tidewire-abuse -h`).
+.PHONY: abuse
+abuse: ## attacks a cluster of real processes, and judges what honest clients felt of it: 5 minutes (ATTACK= FOR= QUIET= DOC= JSON=)
+	CGO_ENABLED=0 $(GO) build -trimpath -o bin/ ./cmd/tidewire ./cmd/tidewire-abuse
+	@exec ./bin/tidewire-abuse $(if $(ATTACK),-attack '$(ATTACK)') $(if $(FOR),-for $(FOR)) $(if $(QUIET),-quiet $(QUIET)) \
+	  $(if $(DOC),-o $(DOC)) $(if $(JSON),-json $(JSON)) $(if $(KAFKA),-kafka $(KAFKA)) $(ABUSEFLAGS)
+
 VERSION = github.com/tidewire/tidewire/cmd/internal/node.version
 
 # The earlier build that a scenario upgrades from, node by node: a commit of this repository's history.

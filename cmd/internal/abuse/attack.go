@@ -35,6 +35,8 @@ type Target struct {
 	Partitions          int32  // of Archive
 	Keys                int    // of Archive: k0, k1 …
 
+	Overheard [][]byte // what nodes have said to each other on the cluster port, where it could be heard
+
 	Process, Processes int // which of the attack's processes this is, and of how many
 	For                time.Duration
 }
@@ -69,7 +71,7 @@ func Attacks() []Attack {
 			Meets: []string{"closed 4009"}, processes: 1, run: badFrames},
 		{Name: "random-subs", About: "subscriptions to keys that nobody has heard of", Figure: "2 sessions, 2,000 a second each",
 			Least: 7 * time.Second, Meets: []string{"limit subscriptions"}, processes: 1, run: randomSubs},
-		{Name: "replays", About: "resumes from the oldest record, each of which makes a node read a whole partition from Kafka for a few records of it", Figure: "8 sessions, 8 a second in all, 16 MB to read each",
+		{Name: "replays", About: "resumes of a key from the oldest record, for which a node reads most of a partition from Kafka", Figure: "8 sessions, 8 a second in all, 10 MB and more to read each",
 			Meets: []string{`rise tidewire_resumes_total{outcome="kafka"}`}, processes: 1, run: replays},
 		{Name: "fragments", About: "messages of fragments without end, empty ones and full ones", Figure: "20 sessions, 200 a second each",
 			Meets: []string{"closed 1009"}, processes: 1, run: fragments},
@@ -83,7 +85,7 @@ func Attacks() []Attack {
 			Meets: []string{"connected"}, processes: 1, run: connects},
 		{Name: "big-tokens", About: "tokens of 1 MB, as an operation and as a header", Figure: "10 a second of each",
 			Meets: []string{"limit header_bytes"}, processes: 1, run: bigTokens},
-		{Name: "publishes", About: "one user publishes on three nodes, as much as he may and more", Figure: "3 sessions a node, 300 a second each, of which 500 a node are allowed",
+		{Name: "publishes", About: "one user publishes on three nodes, as much as he may and more", Figure: "3 sessions a node, 150 a second each, of which 200 a node are allowed",
 			Meets: []string{"limit user_publishes"}, processes: 1, run: publishes},
 		{Name: "cluster-port", About: "rubbish, silence and bytes that were said before, on the nodes' own port", Figure: "200 connections a second",
 			Meets: []string{"rise tidewire_cluster_strangers_total"}, processes: 1, run: clusterPort},

@@ -10,7 +10,10 @@ import (
 // clusterPort sends the nodes' own port what a stranger has: rubbish, silence, TLS without a proof, and what he has
 // seen others say.
 func clusterPort(a *attacker) {
-	said := overheard(a)
+	said := a.Overheard
+	if len(said) == 0 {
+		said = [][]byte{ownHandshake(a)}
+	}
 	const workers, rate = 20, 200
 	a.side(workers, func(w int) {
 		kind := w
@@ -31,7 +34,7 @@ func clusterPort(a *attacker) {
 				a.count("silent", 1)
 				time.AfterFunc(4*time.Second, stop)
 			case 2: // what was said before, in one go
-				_, _ = c.Write(said)
+				_, _ = c.Write(said[kind/4%len(said)])
 				a.count("said again", 1)
 				lookThenClose(c, stop)
 			case 3: // TLS, and then something that is no proof
@@ -58,8 +61,8 @@ func lookThenClose(c net.Conn, stop func()) {
 	stop()
 }
 
-// overheard returns what a client says to the port in a TLS handshake, and after it.
-func overheard(a *attacker) []byte {
+// ownHandshake is what a stranger himself says to the port in a TLS handshake, and after it.
+func ownHandshake(a *attacker) []byte {
 	for _, addr := range a.Cluster {
 		c, err := a.dial(addr, false)
 		if err != nil {

@@ -66,11 +66,12 @@ func bombs(a *attacker) {
 	if err != nil {
 		panic(err) // a level that exists
 	}
-	for range 64 {
-		_, _ = w.Write(bytes.Repeat([]byte(" "), 1<<20)) // into memory
-	}
+	_, _ = w.Write(bytes.Repeat([]byte(" "), 1<<20)) // into memory
 	_ = w.Flush()
-	bomb := appendFrame(nil, fin|rsv1|opText, bytes.TrimSuffix(packed.Bytes(), []byte{0, 0, 0xff, 0xff}))
+	// What was flushed ends with a byte, and refers to nothing before itself: it may be said again and again, which is sooner done
+	// than to pack 64 MB.
+	all := bytes.Repeat(packed.Bytes(), 64)
+	bomb := appendFrame(nil, fin|rsv1|opText, bytes.TrimSuffix(all, []byte{0, 0, 0xff, 0xff}))
 	headers := "Sec-WebSocket-Extensions: permessage-deflate; client_no_context_takeover; server_no_context_takeover\r\n"
 	a.sessionsAt(10, 2, opening{headers: headers}, func(_ int, s *session) {
 		if s.write(bomb) {

@@ -62,7 +62,7 @@ func replays(a *attacker) {
 
 // publishes has one user publish more than his share on every node.
 func publishes(a *attacker) {
-	const each = 300
+	const each = 150
 	a.sessions(3*len(a.Clients), opening{}, func(i int, s *session) {
 		id := 0
 		a.pace(each, func(n int) bool {

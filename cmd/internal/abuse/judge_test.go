@@ -2,6 +2,8 @@ package abuse
 
 import (
 	"maps"
+	"os"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -100,6 +102,31 @@ func TestWindows(t *testing.T) {
 	s := spread([]Window{{1, 5}, {1, 3}, {0, 0}, {1, 9}, {1, 4}}, 100)
 	if s != (Spread{Median: 5, Least: 3, Most: 100}) {
 		t.Errorf("%v", s)
+	}
+}
+
+// The threat model names attacks that exist, and all of them.
+func TestThreatModelNamesAttacks(t *testing.T) {
+	b, err := os.ReadFile("../../../docs/security.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, model, _ := strings.Cut(string(b), "\n## Threat model\n")
+	model, _, _ = strings.Cut(model, "\n## ")
+	named := map[string]bool{}
+	for _, m := range regexp.MustCompile("`make abuse`: ([a-z, -]+)").FindAllStringSubmatch(model, -1) {
+		for name := range strings.SplitSeq(m[1], ", ") {
+			named[strings.TrimSpace(name)] = true
+		}
+	}
+	for _, a := range Attacks() {
+		if !named[a.Name] {
+			t.Errorf("docs/security.md does not say against what %q is", a.Name)
+		}
+		delete(named, a.Name)
+	}
+	if len(named) > 0 {
+		t.Errorf("docs/security.md names attacks that there are not: %v", named)
 	}
 }
 

@@ -74,8 +74,8 @@ const (
 var slack = Held{Goroutines: 20, Descriptors: 20}
 
 // userPublishes is how many publishes a second of one user a node takes.
-const userPublishes = 500
+const userPublishes = 200
 
 // cacheBytes is each node's budget: less than what the archive holds, so that who goes back to its beginning is served
 // from Kafka.
-const cacheBytes = 64 << 20
+const cacheBytes = 32 << 20

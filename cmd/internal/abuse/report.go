@@ -14,16 +14,18 @@ import (
 
 // Report is what came of a run.
 type Report struct {
-	Began    time.Time     `json:"began"`
-	Took     time.Duration `json:"took_ns"`
-	Kafka    string        `json:"kafka"`
-	Machine  string        `json:"machine"`
-	Clients  int           `json:"clients"`
-	Rate     int           `json:"records_a_second"`
-	Bounds   Bounds        `json:"bounds"`
-	Before   []Held        `json:"before"` // what the nodes held before the first attack
-	Phases   []Phase       `json:"phases"`
-	Breaches []Breach      `json:"breaches"`
+	Began   time.Time     `json:"began"`
+	Took    time.Duration `json:"took_ns"`
+	Kafka   string        `json:"kafka"`
+	Machine string        `json:"machine"`
+	Clients int           `json:"clients"`
+	Rate    int           `json:"records_a_second"`
+	Bounds  Bounds        `json:"bounds"`
+	// Overheard is how many conversations of nodes were heard, to be said again to the cluster port; 0: strangers repeat themselves.
+	Overheard int      `json:"overheard"`
+	Before    []Held   `json:"before"` // what the nodes held before the first attack
+	Phases    []Phase  `json:"phases"`
+	Breaches  []Breach `json:"breaches"`
 }
 
 func newReport(o Options, kafka string) *Report {
@@ -155,6 +157,10 @@ func (r *Report) rows(quiet Spread) (out []row) {
 func (r *Report) WriteMarkdown(path string) error {
 	var b strings.Builder
 	quiet := Quiet(r.Phases, r.Bounds.Window)
+	said := "what strangers said themselves, as what the nodes say could not be heard here"
+	if r.Overheard > 0 {
+		said = fmt.Sprintf("%d conversations of the nodes, from when they met", r.Overheard)
+	}
 	verdict := "Everything held."
 	if n := len(r.Breaches); n > 0 {
 		verdict = fmt.Sprintf("**%d things did not hold**, listed below the table.", n)
@@ -183,6 +189,7 @@ attack, %d more at most, as connections to Kafka come and go. An attack that mee
 The limits are the defaults but for: `+"`TIDEWIRE_MAX_PENDING_BYTES`"+` %s and `+"`TIDEWIRE_CACHE_BYTES`"+` %s, which otherwise go by the
 machine's memory, and `+"`TIDEWIRE_MAX_USER_PUBLISHES_PER_SECOND`"+` %d, as the default of 5,000 on each of three nodes would not be met by
 what two processors can write to Kafka. Honest clients and attackers come from different addresses of 127.0.0.0/8, so that limits of addresses work.
+What is said again to the cluster port is %s.
 
 The attackers share the processors with what they attack. So each attack keeps to a rate, which is in the table, and its
 processes run at the lowest priority (nice 19, SCHED_IDLE): what slows the honest down is then what the nodes do about the attack, and not
@@ -191,7 +198,7 @@ the same, and what the network and the kernel take before a node sees it. A proc
 the attackers with many connections are several.
 
 `, count(int64(r.Clients)), keys, r.Rate, verdict, r.Bounds.Ratio, r.Bounds.Window, mib(r.Bounds.Memory), mib(cacheBytes), r.Bounds.Slack.Goroutines,
-		r.Began.UTC().Format("2006-01-02 15:04 UTC"), r.Kafka, r.Machine, ms(quiet.Median), ms(quiet.Least), ms(quiet.Most), mib(r.Bounds.Memory/8), mib(cacheBytes), userPublishes)
+		r.Began.UTC().Format("2006-01-02 15:04 UTC"), r.Kafka, r.Machine, ms(quiet.Median), ms(quiet.Least), ms(quiet.Most), mib(r.Bounds.Memory/8), mib(cacheBytes), userPublishes, said)
 	b.WriteString("| attack | what is done, and how much | honest p99 | × quiet | windows | cores: nodes, attackers | most memory | back after | result |\n| --- | --- | --- | --- | --- | --- | --- | --- | --- |\n")
 	about := map[string]string{"quiet": "nothing"}
 	for _, a := range Attacks() {

@@ -90,8 +90,22 @@ func (r *runner) prepare(ctx context.Context, brokers []string) (err error) {
 		}
 	}
 	r.o.Progress("%d nodes are starting", nodes)
+	heard, deaf := listen()
+	if deaf != nil {
+		r.o.Progress("%v: strangers will say again what they said themselves", deaf)
+	}
 	r.nodes, err = bench.StartNodes(ctx, bench.NodesOptions{Tidewire: r.o.Tidewire, Dir: r.o.Dir, Brokers: brokers, Topic: live, Partitions: partitions,
 		Count: nodes, CacheBytes: cacheBytes, Env: environment(r.o.Memory)})
+	var ports []string
+	if err == nil {
+		for _, n := range r.nodes.List() {
+			ports = append(ports, n.Cluster)
+		}
+	}
+	var said [][]byte
+	if heard != nil {
+		said = heard.stop(ports)
+	}
 	if err != nil {
 		return err
 	}
@@ -101,7 +115,8 @@ func (r *runner) prepare(ctx context.Context, brokers []string) (err error) {
 	}
 	list := r.nodes.List()
 	r.probe = newProbe(list)
-	r.target = Target{Live: live, Archive: archive, Chat: chat, Partitions: partitions, Keys: archiveKeys}
+	r.report.Overheard = len(said)
+	r.target = Target{Live: live, Archive: archive, Chat: chat, Partitions: partitions, Keys: archiveKeys, Overheard: said}
 	for _, n := range list {
 		r.target.Clients, r.target.Cluster = append(r.target.Clients, n.Client), append(r.target.Cluster, n.Cluster)
 	}

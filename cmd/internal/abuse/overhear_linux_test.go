@@ -1,0 +1,51 @@
+package abuse
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"net"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// What a client says to a port is heard, and nothing else.
+func TestOverhear(t *testing.T) {
+	e, err := listen()
+	if errors.Is(err, unix.EPERM) {
+		t.Skip("NOT RUN: listening to the loopback interface needs CAP_NET_RAW")
+	} else if err != nil {
+		t.Fatal(err)
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = l.Close() }()
+	c, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = s.Close() }()
+	if _, err := s.Write([]byte("the server's")); err != nil {
+		t.Fatal(err)
+	}
+	want := bytes.Repeat([]byte("the client's "), 1000)
+	go func() {
+		_, _ = c.Write(want[:100])
+		_, _ = c.Write(want[100:])
+		_ = c.Close()
+	}()
+	if got, err := io.ReadAll(s); err != nil || !bytes.Equal(got, want) {
+		t.Fatalf("%d bytes, %v", len(got), err)
+	}
+	said := e.stop([]string{l.Addr().String()})
+	if len(said) != 1 || !bytes.Equal(said[0], want[:maxOverheard]) {
+		t.Errorf("heard %d streams: %.100q", len(said), said)
+	}
+}
