@@ -8,6 +8,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -57,10 +58,19 @@ func listen() (*ear, error) {
 
 func (e *ear) run() {
 	buf := make([]byte, 64<<10)
-	for !e.stopped.Load() {
+	var until time.Time
+	for {
+		if stopped := e.stopped.Load(); stopped && until.IsZero() {
+			until = time.Now().Add(time.Second) // for what waits to be heard
+		} else if stopped && time.Now().After(until) {
+			return
+		}
 		n, from, err := unix.Recvfrom(e.fd, buf, 0)
-		if err != nil {
-			continue // the time is over, mostly
+		if err != nil { // the time is over, mostly
+			if e.stopped.Load() {
+				return
+			}
+			continue
 		}
 		// On this interface each packet is seen as it leaves and as it comes.
 		if ll, ok := from.(*unix.SockaddrLinklayer); ok && ll.Pkttype != unix.PACKET_OUTGOING {

@@ -39,8 +39,9 @@ func TestOverhear(t *testing.T) {
 	go func() {
 		_, _ = c.Write(want[:100])
 		_, _ = c.Write(want[100:])
-		_ = c.Close()
+		_ = c.(*net.TCPConn).CloseWrite()
 	}()
+	defer func() { _ = c.Close() }()
 	if got, err := io.ReadAll(s); err != nil || !bytes.Equal(got, want) {
 		t.Fatalf("%d bytes, %v", len(got), err)
 	}
