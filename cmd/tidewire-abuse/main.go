@@ -112,7 +112,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		report.WriteText(stdout)
 		err = write(report, *doc, *out)
 	}
-	if ours && (held || report == nil) && !*keep {
+	if ours && (held || report == nil || ctx.Err() != nil) && !*keep {
 		_ = os.RemoveAll(o.Dir) // Kafka's data and logs that nobody will want to know
 	}
 	switch {
