@@ -125,12 +125,18 @@ func (srv *Server) welcome(conn net.Conn) bool {
 // might wait for a client that does not read.
 func cut(conn net.Conn) { bottom(conn).Close() }
 
+// mostUnsent is how many bytes wait in the kernel for a client that does not take them, beside what is on its way.
+const mostUnsent = 256 << 10
+
 // meet reads what stands in front of a connection's first request, a proxy's word and the handshake of TLS, then the
 // request's head, and passes the connection on.
 func (srv *Server) meet(sock *clientConn) {
 	defer srv.gate.end(sock.Conn)
-	if tcp := tcpConn(sock); tcp != nil && srv.cfg.SendBuffer > 0 {
-		_ = tcp.SetWriteBuffer(srv.cfg.SendBuffer)
+	if tcp := tcpConn(sock); tcp != nil {
+		setMostUnsent(tcp, mostUnsent)
+		if srv.cfg.SendBuffer > 0 {
+			_ = tcp.SetWriteBuffer(srv.cfg.SendBuffer)
+		}
 	}
 	_ = sock.SetDeadline(time.Now().Add(srv.cfg.HandshakeTimeout))
 	if !srv.hearProxy(sock) {
