@@ -29,6 +29,7 @@ type Phase struct {
 	Did          map[string]int64 `json:"attackers_counted,omitempty"`
 	Traces       map[string]int64 `json:"nodes_counted,omitempty"` // by the names that Attack.Meets has
 	Memory       []int64          `json:"memory,omitempty"`        // the most that each node had resident, bytes
+	Kernel       int64            `json:"kernel,omitempty"`        // by how much the kernel's memory for TCP, of all sockets here, grew meanwhile, bytes
 	NodesCPU     float64          `json:"nodes_cores"`             // processors that all nodes together used
 	AttackersCPU float64          `json:"attackers_cores"`         // and the attackers
 	// After an attack: goroutines and descriptors of each node when they were back, or when the wait for that was over.
@@ -47,6 +48,7 @@ type Held struct {
 type Bounds struct {
 	Ratio   float64       `json:"ratio"`   // of p99 under an attack to that in quiet, at most
 	Memory  int64         `json:"memory"`  // bytes that a node may have resident
+	Kernel  int64         `json:"kernel"`  // and by how much an attack may make the kernel's memory for sockets grow
 	Slack   Held          `json:"slack"`   // how much more a node may hold after an attack than before the first
 	Windows int           `json:"windows"` // a phase has at least so many
 	Window  time.Duration `json:"window_ns"`
@@ -84,6 +86,9 @@ func Judge(phases []Phase, before []Held, b Bounds) (out []Breach) {
 			if m > b.Memory {
 				breach(p, "node %d had %s resident, over %s", node+1, mib(m), mib(b.Memory))
 			}
+		}
+		if p.Kernel > b.Kernel {
+			breach(p, "the kernel's memory for sockets grew by %s, over %s", mib(p.Kernel), mib(b.Kernel))
 		}
 		if p.Attack == "" {
 			continue

@@ -28,7 +28,7 @@ func good() (phases []Phase, before []Held, b Bounds) {
 		return p
 	}
 	phases = []Phase{phase("", 10*time.Millisecond), hit(phase("half-open", 20*time.Millisecond)), phase("", 10*time.Millisecond)}
-	return phases, before, Bounds{Ratio: 2, Memory: 128 << 20, Slack: Held{5, 5}, Windows: 3, Window: time.Second}
+	return phases, before, Bounds{Ratio: 2, Memory: 128 << 20, Kernel: 64 << 20, Slack: Held{5, 5}, Windows: 3, Window: time.Second}
 }
 
 // The judge has nothing against a good run, and finds each thing that can be wrong with one.
@@ -51,6 +51,7 @@ func TestJudge(t *testing.T) {
 		"lost in quiet":     {func(q, _ *Phase) { q.Faults = map[Fault]int{Lost: 1} }, "1 × lost", "quiet"},
 		"memory":            {func(_, a *Phase) { a.Memory[1] = 129 << 20 }, "node 2 had 129 MiB resident", "half-open"},
 		"memory in quiet":   {func(q, _ *Phase) { q.Memory[0] = 129 << 20 }, "node 1 had 129 MiB resident", "quiet"},
+		"kernel":            {func(_, a *Phase) { a.Kernel = 65 << 20 }, "the kernel's memory for sockets grew by 65 MiB, over 64 MiB", "half-open"},
 		"memory unknown":    {func(_, a *Phase) { a.Memory = nil }, "the memory of 0 is known", "half-open"},
 		"goroutines":        {func(_, a *Phase) { a.After[0].Goroutines = 106 }, "node 1 still has 106 goroutines, 100 before", "half-open"},
 		"descriptors":       {func(_, a *Phase) { a.After[1].Descriptors = 66 }, "node 2 still has 66 descriptors, 60 before", "half-open"},

@@ -73,6 +73,10 @@ const (
 // slack is how much more a node may hold after an attack than before the first: Kafka's connections come and go.
 var slack = Held{Goroutines: 20, Descriptors: 20}
 
+// kernelBytes is by how much the kernel's memory for sockets may grow: a few hundred readers that read nothing at what a
+// node lets each have there, and as much again for how the kernel keeps it.
+const kernelBytes = 256 << 20
+
 // userPublishes is how many publishes a second of one user a node takes.
 const userPublishes = 200
 

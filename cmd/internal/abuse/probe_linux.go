@@ -92,12 +92,14 @@ func (p *probe) held(ctx context.Context) ([]Held, error) {
 	return out, nil
 }
 
-// watch samples the nodes until end is called, which returns the most memory that each had, and the most of each gauge.
+// watch samples the nodes until end is called: the most memory that each had, and the most of each gauge.
 type watch struct {
 	p      *probe
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
 	memory []int64
+	kernel int64 // bytes at the beginning
+	grown  int64 // by how much there were more at most
 	peaks  map[string]float64
 	err    error
 }
@@ -110,6 +112,7 @@ const (
 func (p *probe) watch(ctx context.Context) *watch {
 	ctx, cancel := context.WithCancel(ctx)
 	w := &watch{p: p, cancel: cancel, memory: make([]int64, len(p.nodes)), peaks: map[string]float64{}}
+	w.kernel, w.err = kernelTCP()
 	w.wg.Go(func() {
 		t := time.NewTicker(memoryEvery)
 		defer t.Stop()
@@ -134,6 +137,11 @@ func (w *watch) look(ctx context.Context, metrics bool) {
 		}
 		w.memory[i] = max(w.memory[i], rss)
 	}
+	if now, err := kernelTCP(); err != nil {
+		w.err = err
+	} else {
+		w.grown = max(w.grown, now-w.kernel)
+	}
 	if !metrics {
 		return
 	}
@@ -150,10 +158,33 @@ func (w *watch) look(ctx context.Context, metrics bool) {
 	}
 }
 
-func (w *watch) end() (memory []int64, peaks map[string]float64, err error) {
+// end stops it and tells a phase what it saw.
+func (w *watch) end(p *Phase) (peaks map[string]float64, err error) {
 	w.cancel()
 	w.wg.Wait()
-	return w.memory, w.peaks, w.err
+	p.Memory, p.Kernel = w.memory, w.grown
+	return w.peaks, w.err
+}
+
+// kernelTCP is the memory that the kernel keeps for TCP, of all sockets in this network namespace's view, in bytes.
+func kernelTCP() (int64, error) {
+	b, err := os.ReadFile("/proc/net/sockstat")
+	if err != nil {
+		return 0, err
+	}
+	for line := range strings.Lines(string(b)) {
+		f := strings.Fields(line)
+		if len(f) < 3 || f[0] != "TCP:" {
+			continue
+		}
+		for i := 1; i+1 < len(f); i += 2 {
+			if f[i] == "mem" {
+				pages, err := strconv.ParseInt(f[i+1], 10, 64)
+				return pages * int64(os.Getpagesize()), err
+			}
+		}
+	}
+	return 0, fmt.Errorf("/proc/net/sockstat tells nothing of TCP's memory: %q", b)
 }
 
 // resident is a process's memory, in bytes.

@@ -32,7 +32,7 @@ func newReport(o Options, kafka string) *Report {
 	return &Report{
 		Began: time.Now(), Kafka: kafka, Clients: o.Clients, Rate: o.Rate,
 		Machine: fmt.Sprintf("%d processors for nodes, Kafka, honest clients and attackers together; %s/%s, %s", runtime.NumCPU(), runtime.GOOS, runtime.GOARCH, runtime.Version()),
-		Bounds:  Bounds{Ratio: 2, Memory: o.Memory, Slack: slack, Windows: leastWindows, Window: window},
+		Bounds:  Bounds{Ratio: 2, Memory: o.Memory, Kernel: kernelBytes, Slack: slack, Windows: leastWindows, Window: window},
 	}
 }
 
@@ -50,7 +50,7 @@ func (p *Phase) line() string {
 		s += fmt.Sprintf(", attackers %.2f", p.AttackersCPU)
 	}
 	if m := p.most(); m > 0 {
-		s += ", memory " + mib(m)
+		s += ", memory " + mib(m) + ", kernel +" + mib(p.Kernel)
 	}
 	if p.Attack != "" {
 		s += fmt.Sprintf("; back after %v; %s", p.Returned.Round(100*time.Millisecond), p.effect())
@@ -110,7 +110,7 @@ func count(n int64) string {
 func (r *Report) WriteText(w io.Writer) {
 	quiet := Quiet(r.Phases, r.Bounds.Window)
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "attack\tp99\t× quiet\twindows\tnodes\tattackers\tmemory\tback after\tresult")
+	fmt.Fprintln(t, "attack\tp99\t× quiet\twindows\tnodes\tattackers\tmemory\tkernel\tback after\tresult")
 	for _, row := range r.rows(quiet) {
 		fmt.Fprintln(t, strings.Join(row.cells(), "\t"))
 	}
@@ -125,18 +125,18 @@ func (r *Report) WriteText(w io.Writer) {
 type row struct {
 	phase                                       *Phase
 	name, p99, ratio, windows, nodes, attackers string
-	memory, returned, result                    string
+	memory, kernel, returned, result            string
 }
 
 func (r row) cells() []string {
-	return []string{r.name, r.p99, r.ratio, r.windows, r.nodes, r.attackers, r.memory, r.returned, r.result}
+	return []string{r.name, r.p99, r.ratio, r.windows, r.nodes, r.attackers, r.memory, r.kernel, r.returned, r.result}
 }
 
 func (r *Report) rows(quiet Spread) (out []row) {
 	for i := range r.Phases {
 		p := &r.Phases[i]
 		v := row{phase: p, name: p.name(), p99: ms(p.Spread.Median), windows: fmt.Sprintf("%s to %s", ms(p.Spread.Least), ms(p.Spread.Most)), memory: mib(p.most()), result: "held",
-			nodes: fmt.Sprintf("%.2f cores", p.NodesCPU)}
+			nodes: fmt.Sprintf("%.2f cores", p.NodesCPU), kernel: "+" + mib(p.Kernel)}
 		if p.Attack != "" {
 			v.attackers = fmt.Sprintf("%.2f", p.AttackersCPU)
 			if v.returned = fmt.Sprintf("%.1f s", p.Returned.Seconds()); quiet.Median > 0 {
@@ -176,7 +176,7 @@ every record that it gets. Meanwhile others attack, one attack after the other. 
 What has to hold during each: the honest clients' p99, from the making of a record to the client that has read it, is %g times
 that in quiet at most (medians of windows of %v; quiet is before the first attack and after the last); none is thrown out;
 nothing is lost, repeated or out of order for them; no node has more than %s of memory resident (GOMEMLIMIT is three quarters
-of that, the cache %s); and afterwards each node has the goroutines and file descriptors again that it had before the first
+of that, the cache %s), and the kernel's memory for all sockets here, clients' included, grows by %s at most; and afterwards each node has the goroutines and file descriptors again that it had before the first
 attack, %d more at most, as connections to Kafka come and go. An attack that meets nothing of what it has to meet is a failure, too.
 
 | | |
@@ -197,15 +197,15 @@ the attackers' own need of processors. On a machine of its own a crowd can send 
 the same, and what the network and the kernel take before a node sees it. A process may have 20,000 descriptors here, so
 the attackers with many connections are several.
 
-`, count(int64(r.Clients)), keys, r.Rate, verdict, r.Bounds.Ratio, r.Bounds.Window, mib(r.Bounds.Memory), mib(cacheBytes), r.Bounds.Slack.Goroutines,
+`, count(int64(r.Clients)), keys, r.Rate, verdict, r.Bounds.Ratio, r.Bounds.Window, mib(r.Bounds.Memory), mib(cacheBytes), mib(r.Bounds.Kernel), r.Bounds.Slack.Goroutines,
 		r.Began.UTC().Format("2006-01-02 15:04 UTC"), r.Kafka, r.Machine, ms(quiet.Median), ms(quiet.Least), ms(quiet.Most), mib(r.Bounds.Memory/8), mib(cacheBytes), userPublishes, said)
-	b.WriteString("| attack | what is done, and how much | honest p99 | × quiet | windows | cores: nodes, attackers | most memory | back after | result |\n| --- | --- | --- | --- | --- | --- | --- | --- | --- |\n")
+	b.WriteString("| attack | what is done, and how much | honest p99 | × quiet | windows | cores: nodes, attackers | most memory: node, kernel | back after | result |\n| --- | --- | --- | --- | --- | --- | --- | --- | --- |\n")
 	about := map[string]string{"quiet": "nothing"}
 	for _, a := range Attacks() {
 		about[a.Name] = a.About + "; " + a.Figure
 	}
 	for _, v := range r.rows(quiet) {
-		fmt.Fprintf(&b, "| %s | %s | %s | %s | %s | %s | %s | %s | %s |\n", v.name, about[v.name], v.p99, v.ratio, v.windows, strings.TrimSuffix(strings.TrimSuffix(v.nodes, " cores")+", "+v.attackers, ", "), v.memory, v.returned, v.result)
+		fmt.Fprintf(&b, "| %s | %s | %s | %s | %s | %s | %s | %s | %s |\n", v.name, about[v.name], v.p99, v.ratio, v.windows, strings.TrimSuffix(strings.TrimSuffix(v.nodes, " cores")+", "+v.attackers, ", "), v.memory+", "+v.kernel, v.returned, v.result)
 	}
 	b.WriteString("\nWhat attackers and nodes counted (`limit` is `tidewire_limited_total`, `peak` the most of a gauge, `closed` a close code, `answered` an HTTP status):\n\n")
 	for _, v := range r.rows(quiet) {

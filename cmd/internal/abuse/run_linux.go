@@ -209,12 +209,15 @@ func (r *runner) quiet(ctx context.Context) error {
 	w, used := r.probe.watch(ctx), r.probe.cpu()
 	err := sleep(ctx, r.o.Quiet)
 	p := Phase{NodesCPU: cores(r.probe.cpu()-used, time.Since(from))}
-	p.Memory, _, _ = w.end()
+	_, watchErr := w.end(&p)
 	if err != nil {
 		return err
 	}
 	p.Windows, p.Faults, p.Details = r.crowd.take(from, window)
 	p.Spread = spread(p.Windows, window)
+	if watchErr != nil {
+		p.Broken = watchErr.Error()
+	}
 	r.report.Phases = append(r.report.Phases, p)
 	r.o.Progress("  %s", p.line())
 	return r.nodes.Died()
@@ -252,8 +255,7 @@ func (r *runner) attack(ctx context.Context, a Attack) (*Phase, error) {
 	}
 	p.AttackersCPU = cores(time.Duration(p.Did[didCPU])*time.Millisecond, time.Since(from))
 	delete(p.Did, didCPU)
-	memory, peaks, watchErr := w.end()
-	p.Memory = memory
+	peaks, watchErr := w.end(p)
 	if err = errors.Join(err, ctx.Err()); err != nil {
 		return nil, err
 	}
