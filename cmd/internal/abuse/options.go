@@ -70,8 +70,9 @@ const (
 	leastWindows = 3
 )
 
-// slack is how much more a node may hold after an attack than before the first: Kafka's connections come and go.
-var slack = Held{Goroutines: 20, Descriptors: 20}
+// slack is how much more a node may hold after an attack than before the first. Connections to Kafka and the other nodes come and
+// go: Raft keeps up to three for each other node and group.
+var slack = Held{Goroutines: 64, Descriptors: 64}
 
 // kernelBytes is by how much the kernel's memory for sockets may grow: a few hundred readers that read nothing at what a
 // node lets each have there, and as much again for how the kernel keeps it.
