@@ -112,7 +112,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		report.WriteText(stdout)
 		err = write(report, *doc, *out)
 	}
-	if ours && (held || report == nil || ctx.Err() != nil) && !*keep {
+	if ours && (held || errors.Is(err, abuse.ErrOptions) || ctx.Err() != nil) && !*keep {
 		_ = os.RemoveAll(o.Dir) // Kafka's data and logs that nobody will want to know
 	}
 	switch {
@@ -122,7 +122,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		fmt.Fprintln(stderr, "tidewire-abuse: cut short: nothing is judged")
 		return exitFailed
 	case err != nil:
-		fmt.Fprintln(stderr, "tidewire-abuse:", err)
+		fmt.Fprintf(stderr, "tidewire-abuse: %v: logs are in %s\n", err, o.Dir)
 		return exitFailed
 	case !held:
 		fmt.Fprintln(stderr, "tidewire-abuse: logs are in", o.Dir)

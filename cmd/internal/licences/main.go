@@ -19,7 +19,7 @@ import (
 )
 
 // programs are what is built and given to others.
-var programs = []string{"./cmd/tidewire", "./cmd/tidectl", "./cmd/tidewire-demo", "./cmd/tidewire-faults"}
+var programs = []string{"./cmd/tidewire", "./cmd/tidectl", "./cmd/tidewire-demo", "./cmd/tidewire-faults", "./cmd/tidewire-abuse"}
 
 // module is a module that something is built from.
 type module struct {
