@@ -176,8 +176,8 @@ every record that it gets. Meanwhile others attack, one attack after the other. 
 What has to hold during each: the honest clients' p99, from the making of a record to the client that has read it, is %g times
 that in quiet at most (medians of windows of %v; quiet is before the first attack and after the last); none is thrown out;
 nothing is lost, repeated or out of order for them; no node has more than %s of memory resident (GOMEMLIMIT is three quarters
-of that, the cache %s), and the kernel's memory for all sockets here, clients' included, grows by %s at most; and afterwards each node has the goroutines and file descriptors again that it had before the first
-attack, %d more at most, as connections to Kafka and between nodes come and go. An attack that meets nothing of what it has to meet is a failure, too.
+of that, the cache %s), and the kernel's memory for all sockets here, clients' included, grows by %s at most;
+and afterwards each node has the goroutines and file descriptors again that it had before the first attack, %d more at most, as connections to Kafka and between nodes come and go. An attack that meets nothing of what it has to meet is a failure, too.
 
 | | |
 | --- | --- |
