@@ -32,7 +32,7 @@ type Node struct {
 // StartNodes starts a cluster and waits until it is ready and its partitions have coordinators.
 func StartNodes(ctx context.Context, o NodesOptions) (*Nodes, error) {
 	b := &bench{o: Options{Tidewire: o.Tidewire, Dir: o.Dir, ClusterSize: o.Count, CacheBytes: o.CacheBytes, NodeEnv: o.Env}, brokers: o.Brokers}
-	c, err := b.startCluster(ctx, o.Topic)
+	c, err := b.startCluster(o.Topic, nil)
 	if err != nil {
 		return nil, err
 	}
