@@ -85,7 +85,7 @@ func Attacks() []Attack {
 			Meets: []string{"connected"}, processes: 1, run: connects},
 		{Name: "big-tokens", About: "tokens of 1 MB, as an operation and as a header", Figure: "10 a second of each",
 			Meets: []string{"limit header_bytes"}, processes: 1, run: bigTokens},
-		{Name: "publishes", About: "one user publishes on three nodes, as much as he may and more", Figure: "3 sessions a node, 150 a second each, of which 200 a node are allowed",
+		{Name: "publishes", About: "one user publishes on three nodes, as much as he may and more", Figure: "3 sessions a node, 150 a second each, of which 50 a node are allowed",
 			Meets: []string{"limit user_publishes"}, processes: 1, run: publishes},
 		{Name: "cluster-port", About: "rubbish, silence and bytes that were said before, on the nodes' own port", Figure: "200 connections a second",
 			Meets: []string{"rise tidewire_cluster_strangers_total"}, processes: 1, run: clusterPort},

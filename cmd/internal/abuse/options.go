@@ -79,7 +79,7 @@ var slack = Held{Goroutines: 64, Descriptors: 64}
 const kernelBytes = 256 << 20
 
 // userPublishes is how many publishes a second of one user a node takes.
-const userPublishes = 200
+const userPublishes = 50
 
 // cacheBytes is each node's budget: less than what the archive holds, so that who goes back to its beginning is served
 // from Kafka.

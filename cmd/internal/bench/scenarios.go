@@ -106,6 +106,8 @@ func (s *Scenario) possible(o *Options) []string {
 			continue // they compare with a plain consumer
 		case name == ServerFloor && s.kind == kindDead:
 			continue // it drops what a full socket does not take
+		case name == ServerFloor && s.kind == kindStorm:
+			continue // it shakes hands in turn, and knows nothing of resuming
 		case name == ServerCentrifuge && o.Centrifuge == "":
 			continue
 		}

@@ -27,6 +27,9 @@ func TestServersOfScenarios(t *testing.T) {
 			if slices.ContainsFunc(s.possible(&o), func(name string) bool { return strings.Contains(name, "+") }) {
 				t.Errorf("%s: %v", s.Name, s.possible(&o))
 			}
+			if got := slices.Contains(s.possible(&o), ServerFloor); got != (s.Name != "storm" && s.Name != "dead" && s.Name != "latency" && s.Name != "ingest") {
+				t.Errorf("%s on the floor: %v", s.Name, got)
+			}
 			continue
 		}
 		secure++
