@@ -138,12 +138,14 @@ func TestRevokedSessionsEndOnAllNodes(t *testing.T) {
 			}
 		}
 	}
+	asked := time.Now()
 	if code, body := c.nodes[0].revoke(`{"subject":"alice"}`); code != http.StatusOK {
 		t.Fatalf("%d: %s", code, body)
 	}
 	for i, w := range alices {
 		wantRevoked(t, fmt.Sprintf("alice on node %d", i+1), w)
 	}
+	t.Logf("all nodes had ended the sessions %v after they were asked", time.Since(asked).Round(100*time.Microsecond))
 	refused("after its session ended", alice, c.nodes...)
 	if code, body := c.nodes[2].revoke(`{"token_id":"b1"}`); code != http.StatusOK {
 		t.Fatalf("%d: %s", code, body)
