@@ -1,15 +1,10 @@
 package kafkaio
 
 import (
-	"bufio"
 	"context"
 	"fmt"
 	"maps"
-	"net"
-	"os"
 	"slices"
-	"strconv"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -33,32 +28,6 @@ func (m *countingMechanism) Start(ctx context.Context) (sasl.StateMachine, []byt
 	return m.Mechanism.Start(ctx)
 }
 
-// connectionsTo returns the local ports of this machine's open connections to an address on loopback.
-func connectionsTo(t *testing.T, addr string) map[string]bool {
-	t.Helper()
-	_, port, err := net.SplitHostPort(addr)
-	if err != nil {
-		t.Fatal(err)
-	}
-	n, err := strconv.Atoi(port)
-	if err != nil {
-		t.Fatal(err)
-	}
-	f, err := os.Open("/proc/self/net/tcp")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = f.Close() }()
-	out := map[string]bool{}
-	for lines := bufio.NewScanner(f); lines.Scan(); {
-		field := strings.Fields(lines.Text())
-		if len(field) > 3 && strings.HasSuffix(field[2], fmt.Sprintf(":%04X", n)) && field[3] == "01" { // established
-			out[field[1]] = true
-		}
-	}
-	return out
-}
-
 // A real broker that ends sessions after 5 s, for several of those: every connection of this package stays as it is,
 // the consumer group is not rebalanced, no record is lost or repeated, publishes go on, nothing is complained of.
 func TestRealSessionsAreRenewed(t *testing.T) {
@@ -79,10 +48,10 @@ func TestRealSessionsAreRenewed(t *testing.T) {
 			all = append(all, newSessionRig(t, k, s))
 		}
 		// Those that are needed at the start alone have gone when nothing has changed for a while.
-		before := connectionsTo(t, k.SASLBrokers()[0])
+		before := kafkatest.ConnectionsTo(t, k.SASLBrokers()[0])
 		since := time.Now()
 		waitFor(t, "connections that stay", func() bool {
-			if now := connectionsTo(t, k.SASLBrokers()[0]); !maps.Equal(now, before) {
+			if now := kafkatest.ConnectionsTo(t, k.SASLBrokers()[0]); !maps.Equal(now, before) {
 				before, since = now, time.Now()
 			}
 			return time.Since(since) > time.Second
@@ -103,7 +72,7 @@ func TestRealSessionsAreRenewed(t *testing.T) {
 		for _, r := range all {
 			r.check()
 		}
-		now := connectionsTo(t, k.SASLBrokers()[0])
+		now := kafkatest.ConnectionsTo(t, k.SASLBrokers()[0])
 		for c := range before {
 			if !now[c] {
 				t.Errorf("connection %s has gone, of %d", c, len(before))

@@ -167,6 +167,7 @@ func TestDescendantsAreBound(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	defer func() { _ = unix.Kill(child, unix.SIGKILL) }() // before its parent is waited for: it holds the parent's output open
 	pids, err := descendants(p.cmd.Process.Pid)
 	if err != nil || !slices.Equal(pids, []int{p.cmd.Process.Pid, child}) {
 		t.Fatalf("%v, %v: want %d and %d", pids, err, p.cmd.Process.Pid, child)
@@ -179,8 +180,5 @@ func TestDescendantsAreBound(t *testing.T) {
 		if err := unix.SchedGetaffinity(pid, &may); err != nil || may.Count() != 1 || !may.IsSet(all[0]) {
 			t.Errorf("%d may use %d processors: %v", pid, may.Count(), err)
 		}
-	}
-	if err := unix.Kill(child, unix.SIGKILL); err != nil {
-		t.Error(err)
 	}
 }
