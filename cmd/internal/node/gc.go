@@ -12,8 +12,9 @@ import (
 
 // LimitMemory tells the garbage collector how much memory the process may use, unless GOMEMLIMIT does: nine
 // tenths of what the container or the machine has, or a quarter more than the cache's budget if that is more. Where
-// nobody knows how much memory there is, it is twice that budget and 256 MiB. Without it the heap grows to twice what lives before anything is collected, and a cache that takes half of the
-// container's memory would end in its being killed. It is for main: the setting is the process's.
+// nobody knows how much memory there is, it is twice that budget and 256 MiB. Without it the heap grows to twice what
+// lives before anything is collected, and a cache that takes half of the container's memory would end in its being
+// killed. It is for main: the setting is the process's.
 func (c *Config) LimitMemory() {
 	if os.Getenv("GOMEMLIMIT") != "" {
 		return
