@@ -141,6 +141,10 @@ func unshaken(i int, c *Config) {
 	c.Silence = time.Minute
 }
 
+// unmoved leaves leaderships where an election has put them: else a group that is led by another than its first choice
+// goes there as soon as that node has been there for a while.
+func unmoved(_ int, c *Config) { c.Settle = time.Hour }
+
 func testLog() zerolog.Logger {
 	if os.Getenv("TIDEWIRE_TEST_LOG") == "" {
 		return zerolog.Nop()

@@ -104,6 +104,8 @@ type Config struct {
 	PingEvery, Silence time.Duration
 	// NewcomerWait is how long a node that lost its data may keep its vote back (newcomer.go). Default 10 s.
 	NewcomerWait time.Duration
+	// Settle is how long a node must have been there before it is given leaderships. Default 2 s.
+	Settle time.Duration
 	// SnapshotBytes is how much may be applied to a group before its log is cut. Default 64 MiB.
 	SnapshotBytes int64
 	// SnapshotEntries is the same in entries. Default 8192.
@@ -131,6 +133,7 @@ func (c *Config) defaults() {
 	def(&c.PingEvery, 200*time.Millisecond)
 	def(&c.Silence, 800*time.Millisecond)
 	def(&c.NewcomerWait, 10*time.Second)
+	def(&c.Settle, 2*time.Second)
 	if c.SnapshotBytes == 0 {
 		c.SnapshotBytes = 64 << 20
 	}

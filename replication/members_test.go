@@ -370,10 +370,12 @@ func TestRemovedNodeStartedAgain(t *testing.T) {
 // bring the next leader: the node lives, so that its death is not noticed.
 func TestRemovedLeaderHandsOver(t *testing.T) {
 	t.Parallel() // it waits for most of its time
-	c := newCluster(t, 3, 3, inMemory, calm)
+	c := newCluster(t, 3, 3, inMemory, calm, unmoved)
 	c.waitConnected()
 	for g := range bridge.GroupID(3) {
 		c.elect(g, 0)
+		c.propose(g, "before")
+		c.waitSame(g, 1) // one that has just come gives no vote before it has caught up
 	}
 	c.remove(0, "n0")
 	for g := range bridge.GroupID(3) {

@@ -27,8 +27,6 @@ import (
 const (
 	// placementEvery is the period of looking.
 	placementEvery = time.Second
-	// placementAlive is how long a node must have been there before it is given anything.
-	placementAlive = 2 * time.Second
 	// placementLag is how many entries it may be behind.
 	placementLag = 64
 	// placementPause is how long a group is left alone after a hand-over failed.
@@ -150,7 +148,7 @@ func (n *Node) mayHave(id bridge.NodeID, g bridge.GroupID) bool {
 	}
 	born, alive := n.aliveSince(id)
 	v, known := n.views.get(id)
-	if !alive || time.Since(born) < placementAlive || !known || v.draining || int(g) >= len(v.groups) {
+	if !alive || time.Since(born) < n.cfg.Settle || !known || v.draining || int(g) >= len(v.groups) {
 		return false
 	}
 	switch v.groups[g].fitness {
