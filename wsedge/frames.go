@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"encoding/base64"
 	"encoding/binary"
-	"encoding/json"
 	"slices"
 	"strconv"
 	"strings"
@@ -90,9 +89,8 @@ func appendSubjectOf(dst []byte, topic string, key []byte) []byte {
 	return append(dst, '"')
 }
 
-// appendValue appends the value in its form. encoding/json accepts strings that are not UTF-8, so that is
-// asked first; it looks at a text once, without recursion, and gives up on more than 10,000 levels of
-// nesting, which then stand as text.
+// appendValue appends the value in its form. To validJSON strings that are not UTF-8 are good, too, so that is
+// asked first. JSON nested more than 10,000 levels deep stands as text.
 func appendValue(dst []byte, format Format, value []byte) []byte {
 	switch {
 	case value == nil:
@@ -101,7 +99,7 @@ func appendValue(dst []byte, format Format, value []byte) []byte {
 		dst = append(dst, `,"b64":"`...)
 		dst = base64.StdEncoding.AppendEncode(dst, value)
 		return append(dst, '"')
-	case format != FormatText && json.Valid(value):
+	case format != FormatText && validJSON(value):
 		dst = append(dst, `,"data":`...)
 		return append(dst, value...)
 	default:

@@ -1,12 +1,13 @@
 package wsedge
 
 import (
+	"bytes"
 	"encoding/json"
 	"unicode/utf8"
 )
 
 // This file reads and writes the JSON of ops without reflection. Reading relies on a text having been
-// found valid (and not nested too deep) by encoding/json first; after that, where a value ends is a
+// found valid (and not nested too deep) by validJSON first; after that, where a value ends is a
 // matter of counting brackets. Nothing here recurses, and everything is linear in its input.
 
 func isSpace(c byte) bool { return c == ' ' || c == '\t' || c == '\n' || c == '\r' }
@@ -45,13 +46,14 @@ func endOfBrackets(b []byte, i int) (int, bool) {
 
 // endOfString returns the index after the string that begins at b[i].
 func endOfString(b []byte, i int) (int, bool) {
-	for i++; i < len(b); i++ {
+	for i = endOfPlain(b, i+1); i < len(b); i = endOfPlain(b, i) {
 		switch b[i] {
-		case '\\':
-			i++
 		case '"':
 			return i + 1, true
+		case '\\':
+			i++
 		}
+		i++
 	}
 	return 0, false
 }
@@ -111,12 +113,13 @@ func eachElement(arr []byte, f func(value []byte) error) error {
 // surrogate pair, which stands for no character: encoding/json would put U+FFFD there and so make one
 // subject, or value, of two.
 func unquote(text []byte) (s string, ok bool) {
-	plain := true
+	if bytes.IndexByte(text, '\\') < 0 {
+		return string(text[1 : len(text)-1]), true
+	}
 	for i := 1; i < len(text)-1; i++ {
 		if text[i] != '\\' {
 			continue
 		}
-		plain = false
 		if i++; text[i] != 'u' {
 			continue
 		}
@@ -133,9 +136,6 @@ func unquote(text []byte) (s string, ok bool) {
 			i += 6
 		}
 		i += 4
-	}
-	if plain {
-		return string(text[1 : len(text)-1]), true
 	}
 	return s, json.Unmarshal(text, &s) == nil
 }

@@ -3,7 +3,6 @@ package wsedge
 import (
 	"bytes"
 	"encoding/base64"
-	"encoding/json"
 	"math"
 	"strconv"
 	"strings"
@@ -141,7 +140,7 @@ func (f *opFields) slot(name []byte) *[]byte {
 }
 
 func (op *Op) decode(text []byte) error {
-	if len(text) == 0 || text[0] != '{' || !json.Valid(text) {
+	if len(text) == 0 || text[0] != '{' || !validJSON(text) {
 		return badRequest("an op is a JSON object; several in a frame are separated by newlines")
 	}
 	var f opFields
