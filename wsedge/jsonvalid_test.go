@@ -24,7 +24,11 @@ func jsonTexts() []string {
 		texts = append(texts, open+shut, open+"1"+shut, open, open+shut[1:], open+shut+"]", objects+"1"+strings.Repeat("}", n), objects+"1"+shut,
 			strings.Repeat(`[{"a":`, n/2)+"0"+strings.Repeat("}]", n/2), open[1:]+"{}"+shut[1:], open[1:]+"{]"+shut[1:])
 	}
-	// Each byte at each place of a word of eight, in a string and outside.
+	return texts
+}
+
+// everyByte has each byte at each place of a word of eight in a string, and outside.
+func everyByte() (texts []string) {
 	for c := range 256 {
 		for at := range 17 {
 			plain := strings.Repeat("p", at) + string([]byte{byte(c)}) + strings.Repeat("q", 16-at)
@@ -37,7 +41,7 @@ func jsonTexts() []string {
 
 func TestValidJSON(t *testing.T) {
 	valid := 0
-	for _, text := range jsonTexts() {
+	for _, text := range append(jsonTexts(), everyByte()...) {
 		want := json.Valid([]byte(text))
 		if got := validJSON([]byte(text)); got != want {
 			t.Errorf("%.100q: %v, encoding/json says %v", text, got, want)

@@ -2,6 +2,7 @@ package wsedge
 
 import (
 	"net/netip"
+	"runtime"
 	"time"
 )
 
@@ -26,6 +27,7 @@ type Limits struct {
 	UserPublishes    int // of one user a second, and of an address without one; on this node; default 5000
 
 	WaitingReplays int // of all sessions together, reading from Kafka or waiting to; default 65536
+	ReplayBytes    int // of records that all of them together read from Kafka a second; default DefaultReplayBytes
 
 	PendingBytes int64 // of all sessions together: what is kept for sockets that do not take it, and again what is on its way to Kafka; default 256 MiB
 
@@ -66,6 +68,7 @@ func (l *Limits) setDefaults(maxFrame int64) {
 	def(&l.SessionPublishes, 1000)
 	def(&l.UserPublishes, 5000)
 	def(&l.WaitingReplays, 1<<16)
+	def(&l.ReplayBytes, DefaultReplayBytes())
 	if l.PendingBytes == 0 {
 		l.PendingBytes = 256 << 20
 	}
@@ -74,6 +77,10 @@ func (l *Limits) setDefaults(maxFrame int64) {
 // DefaultConnections is how many connections a process takes that is not told: four fifths of its file descriptors. The
 // rest is for Kafka, the other nodes and the disk, without which there would be nothing to serve.
 func DefaultConnections() int { return max(16, min(descriptors(), 1<<20)/5*4) }
+
+// DefaultReplayBytes is how many bytes a second a process reads from Kafka for clients that resume, if it is not told: what
+// about a tenth of its processors looks through.
+func DefaultReplayBytes() int { return runtime.GOMAXPROCS(0) * 16 << 20 }
 
 // The limits as tidewire_limited_total names them.
 const (
@@ -97,6 +104,7 @@ const (
 	limitReplays        = "replays"
 	limitSessionReplays = "session_replays"
 	limitWaitingReplays = "waiting_replays"
+	limitReplayBytes    = "replay_bytes"
 	limitPending        = "pending_bytes"
 )
 
@@ -104,7 +112,7 @@ const (
 var limitNames = [...]string{
 	limitConnections, limitAddress, limitHandshakes, limitHandshakeTime, limitHeaderBytes, limitProxy, limitFrames, limitBytes, limitFrameTime,
 	limitRequests, limitBadRequests, limitSubscriptions, limitPositions, limitRecordHeaders, limitPublishes, limitSessionRate, limitUserRate,
-	limitReplays, limitSessionReplays, limitWaitingReplays, limitPending,
+	limitReplays, limitSessionReplays, limitWaitingReplays, limitReplayBytes, limitPending,
 }
 
 // limitLogEvery is how often a limit that is met again and again is logged.

@@ -228,7 +228,10 @@ func (r *replay) attempt(how *Resolution, told bool) error {
 		return err
 	}
 	defer release()
-	joined := false
+	if err := r.s.srv.payReplay(r.ctx, replayAhead); err != nil {
+		return err
+	}
+	joined, paid := false, replayAhead
 	r.held.clear() // it is read again
 	err = r.s.srv.cfg.Backend.Replay(r.ctx, r.tp, from, func(run Replayed) error {
 		if err := r.emit(run); err != nil {
@@ -237,7 +240,10 @@ func (r *replay) attempt(how *Resolution, told bool) error {
 		if joined = r.join(); joined {
 			return bridge.ErrStop
 		}
-		return nil
+		cost := replayedBytes(run)
+		ahead := min(paid, cost)
+		paid -= ahead
+		return r.s.srv.payReplay(r.ctx, cost-ahead)
 	})
 	if joined {
 		return nil

@@ -130,24 +130,26 @@ func (c *Config) setDefaults() error {
 // that one busy session holds up no dispatch.
 type Server struct {
 	// Set once.
-	cfg      Config
-	tls      *tls.Config // nil: none
-	begun    time.Time
-	log      zerolog.Logger
-	metrics  *metrics
-	hub      hub
-	wheel    wheel
-	shards   []*shard
-	httpd    *http.Server
-	httpIn   *connQueue
-	replays  chan struct{} // a slot for each replay that reads from Kafka
-	deflated *deflated
-	gate     gate
-	turned   turnAway
-	users    paces[string]     // publishes, by user or address
-	asking   paces[netip.Addr] // requests, by address
-	ctx      context.Context
-	cancel   context.CancelFunc
+	cfg     Config
+	tls     *tls.Config // nil: none
+	begun   time.Time
+	log     zerolog.Logger
+	metrics *metrics
+	hub     hub
+	wheel   wheel
+	shards  []*shard
+	httpd   *http.Server
+	httpIn  *connQueue
+	replays chan struct{} // a slot for each replay that reads from Kafka
+
+	replayPace replayPace
+	deflated   *deflated
+	gate       gate
+	turned     turnAway
+	users      paces[string]     // publishes, by user or address
+	asking     paces[netip.Addr] // requests, by address
+	ctx        context.Context
+	cancel     context.CancelFunc
 
 	turns           atomic.Uint64 // gives sessions to shards in turn
 	publishing      atomic.Int64  // on their way to Kafka

@@ -55,6 +55,12 @@ func (e *env) parseLimits(c *Config, p *problems) {
 	l.Replays = p.count("TIDEWIRE_MAX_REPLAYS", e.MaxReplays, 1, 10_000)
 	l.SessionReplays = p.count("TIDEWIRE_MAX_SESSION_REPLAYS", e.MaxSessionReplays, 1, 10_000)
 	l.WaitingReplays = p.count("TIDEWIRE_MAX_WAITING_REPLAYS", e.MaxWaitingReplays, 1, 10_000_000)
+	l.ReplayBytes = wsedge.DefaultReplayBytes()
+	if e.MaxReplayBytes != "" {
+		if l.ReplayBytes = p.bytes("TIDEWIRE_MAX_REPLAY_BYTES_PER_SECOND", e.MaxReplayBytes, 0, 1<<40); l.ReplayBytes == 0 {
+			l.ReplayBytes = unlimited
+		}
+	}
 	least := leastPending(c.MaxFrameBytes)
 	l.PendingBytes = defaultPending(quarterOfMemory(), least)
 	if e.MaxPendingBytes != "" {

@@ -24,19 +24,20 @@ func TestLimitsOfTheEnvironment(t *testing.T) {
 	if l.Connections != wsedge.DefaultConnections() || l.ConnectionsPerAddress != l.Connections/4 || l.Handshakes != 8192 || l.HandshakeTimeout != 10*time.Second ||
 		l.HeaderBytes != 16384 || l.Frames != 1000 || l.Bytes != 4<<20 || l.FrameTimeout != time.Minute || l.BadRequests != 100 || l.Subscriptions != 10000 ||
 		l.Positions != 16384 || l.RecordHeaders != 256 || l.RecordHeaderBytes != 64<<10 || l.Publishes != 4096 || l.SessionPublishes != 1000 ||
-		l.UserPublishes != 5000 || l.Replays != 64 || l.SessionReplays != 4 || l.WaitingReplays != 65536 || l.PendingBytes < 16<<20 ||
+		l.UserPublishes != 5000 || l.Replays != 64 || l.SessionReplays != 4 || l.WaitingReplays != 65536 || l.ReplayBytes != wsedge.DefaultReplayBytes() || l.PendingBytes < 16<<20 ||
 		l.TrustedProxies != nil || l.ProxyProtocol {
 		t.Errorf("defaults: %+v", l)
 	}
 	setEnv(t, map[string]string{
 		"TIDEWIRE_MAX_CONNECTIONS": "100", "TIDEWIRE_MAX_CONNECTIONS_PER_IP": "0", "TIDEWIRE_MAX_FRAMES_PER_SECOND": "0", "TIDEWIRE_MAX_BYTES_PER_SECOND": "0",
 		"TIDEWIRE_MAX_USER_PUBLISHES_PER_SECOND": "7", "TIDEWIRE_TRUSTED_PROXIES": "10.0.0.0/8, 192.168.1.7,fd00::1", "TIDEWIRE_PROXY_PROTOCOL": "true", "TIDEWIRE_MAX_PENDING_BYTES": "32MiB",
+		"TIDEWIRE_MAX_REPLAY_BYTES_PER_SECOND": "8MiB",
 	})
 	if c, err = FromEnv(); err != nil {
 		t.Fatal(err)
 	}
 	l = c.Limits
-	if l.Connections != 100 || l.ConnectionsPerAddress != unlimited || l.Frames != unlimited || l.Bytes != unlimited || l.UserPublishes != 7 || !l.ProxyProtocol || l.PendingBytes != 32<<20 ||
+	if l.Connections != 100 || l.ConnectionsPerAddress != unlimited || l.Frames != unlimited || l.Bytes != unlimited || l.UserPublishes != 7 || !l.ProxyProtocol || l.PendingBytes != 32<<20 || l.ReplayBytes != 8<<20 ||
 		fmt.Sprint(l.TrustedProxies) != fmt.Sprint([]netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("192.168.1.7/32"), netip.MustParsePrefix("fd00::1/128")}) {
 		t.Errorf("as set: %+v", l)
 	}
@@ -45,7 +46,7 @@ func TestLimitsOfTheEnvironment(t *testing.T) {
 		"TIDEWIRE_MAX_FRAMES_PER_SECOND": "many", "TIDEWIRE_MAX_BYTES_PER_SECOND": "-1", "TIDEWIRE_FRAME_TIMEOUT": "0s", "TIDEWIRE_MAX_BAD_REQUESTS": "0", "TIDEWIRE_MAX_SUBSCRIPTIONS": "0",
 		"TIDEWIRE_MAX_RESUME_POSITIONS": "20000", "TIDEWIRE_MAX_RECORD_HEADERS": "300", "TIDEWIRE_MAX_RECORD_HEADER_BYTES": "0", "TIDEWIRE_MAX_PUBLISHES": "0",
 		"TIDEWIRE_MAX_SESSION_PUBLISHES_PER_SECOND": "1.5", "TIDEWIRE_MAX_USER_PUBLISHES_PER_SECOND": "-5", "TIDEWIRE_MAX_REPLAYS": "0", "TIDEWIRE_MAX_SESSION_REPLAYS": "0",
-		"TIDEWIRE_MAX_WAITING_REPLAYS": "0", "TIDEWIRE_MAX_PENDING_BYTES": "1MiB", "TIDEWIRE_TRUSTED_PROXIES": "10.0.0.1/8", "TIDEWIRE_PROXY_PROTOCOL": "true",
+		"TIDEWIRE_MAX_WAITING_REPLAYS": "0", "TIDEWIRE_MAX_REPLAY_BYTES_PER_SECOND": "-1", "TIDEWIRE_MAX_PENDING_BYTES": "1MiB", "TIDEWIRE_TRUSTED_PROXIES": "10.0.0.1/8", "TIDEWIRE_PROXY_PROTOCOL": "true",
 	} {
 		setEnv(t, map[string]string{"TIDEWIRE_NODE_ID": "n1", name: value})
 		if _, err := FromEnv(); err == nil || !strings.Contains(err.Error(), name) || !strings.Contains(err.Error(), value) || strings.Contains(err.Error(), "\n") {
