@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 	"sync"
+	"time"
 )
 
 // A fakeRaft is the log of every group, shared by the nodes of a test. An entry is committed as soon as
@@ -124,6 +125,33 @@ func (r replicator) Propose(g GroupID, entry []byte) Future {
 		return settledFuture{err: ErrNotCoordinator}
 	}
 	return settledFuture{res: res}
+}
+
+func (r replicator) Barrier(ctx context.Context, g GroupID) error {
+	fg := r.group(g)
+	fg.mu.Lock()
+	defer fg.mu.Unlock()
+	for committed := len(fg.log); ; {
+		switch {
+		case fg.leader != r.node:
+			return ErrNotCoordinator
+		case fg.applied[r.node] >= committed:
+			return nil
+		case ctx.Err() != nil:
+			return ctx.Err()
+		}
+		fg.mu.Unlock()
+		time.Sleep(time.Millisecond)
+		fg.mu.Lock()
+	}
+}
+
+// usurped makes another node the group's leader without its old one noticing it: its role goes on.
+func (r *fakeRaft) usurped(g GroupID, by NodeID) {
+	fg := r.group(g)
+	fg.mu.Lock()
+	defer fg.mu.Unlock()
+	fg.leader = by
 }
 
 func (r replicator) Leader(g GroupID) (NodeID, bool) {

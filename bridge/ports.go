@@ -170,6 +170,9 @@ type Replicator interface {
 	// the future's Wait returns what StateMachine.Apply returned here, or ErrNotCoordinator when
 	// this node does not lead the group (the entry may or may not be committed later).
 	Propose(group GroupID, entry []byte) Future
+	// Barrier returns when everything that was committed in the group before the call, by any leader, has been applied
+	// here, or with ErrNotCoordinator when this node does not lead the group: it asks a majority.
+	Barrier(ctx context.Context, group GroupID) error
 	// Leader is the group's leader as far as this node knows.
 	Leader(group GroupID) (node NodeID, ok bool)
 	// WithoutRevocations are the nodes that are there and whose builds do not know of revocations: they would

@@ -148,10 +148,16 @@ var errNoCoordinator = errors.New("the coordinator is not known now")
 // coordinatorRetry is the pause before asking again who coordinates.
 const coordinatorRetry = 20 * time.Millisecond
 
-// LocalHead answers another node's question for a head. Only the coordinator knows it.
-func (b *Bridge) LocalHead(_ context.Context, tp TopicPartition) (head Position, err error) {
-	if b.lead(b.groupOf(tp)) == nil {
+// LocalHead answers another node's question for a head. Only the coordinator knows it: once it has made sure, after the
+// question has come, that it leads and has applied what the cluster has committed. One that was deposed while its process
+// stood still, and one whose followers were faster than itself, would else take for unknown what clients have seen.
+func (b *Bridge) LocalHead(ctx context.Context, tp TopicPartition) (head Position, err error) {
+	group := b.groupOf(tp)
+	if b.lead(group) == nil {
 		return Position{}, ErrNotCoordinator
+	}
+	if err := b.cfg.Replicator.Barrier(ctx, group); err != nil {
+		return Position{}, fmt.Errorf("make sure of the head of %v: %w", tp, err)
 	}
 	p := b.started(tp)
 	if m, ok := b.topicMeta(tp.Topic); p == nil && ok && m.Exposed && tp.Partition < m.Partitions {

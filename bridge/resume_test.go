@@ -157,6 +157,42 @@ func TestResolveAheadOfThisNode(t *testing.T) {
 	}
 }
 
+// A coordinator that was deposed without noticing it, or that lags behind its followers, does not say where the partition
+// ends: it would take for unknown what clients of others have seen, and tell them of a loss.
+func TestHeadIsWhatTheClusterKnows(t *testing.T) {
+	k, r := newKafka(), newRaft()
+	n1, n2 := r.node(t, k, "n1"), r.node(t, k, "n2")
+	for _, n := range []*testNode{n1, n2} {
+		n.TopicsChanged(topicMap("orders", 1, 1))
+	}
+	n1.lead()
+	k.write(orders0, "", "a")
+	n2.wantNext(orders0, 1)
+	r.hold(0, "n1", true)
+	r.usurped(0, "n2")
+	ctx := testContext(t)
+	if head, err := n1.LocalHead(ctx, orders0); !errors.Is(err, ErrNotCoordinator) {
+		t.Errorf("deposed: head %v, error %v", head, err)
+	}
+	n2.lead() // n1 goes on as before
+	k.write(orders0, "", "b", "c")
+	n2.wantNext(orders0, 3)
+	known, err := n2.LocalHead(ctx, orders0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.usurped(0, "n1") // which has it all, but has not applied it
+	short, cancel := context.WithTimeout(ctx, 30*time.Millisecond)
+	defer cancel()
+	if head, err := n1.LocalHead(short, orders0); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("behind: head %v, error %v", head, err)
+	}
+	r.hold(0, "n1", false)
+	if head, err := n1.LocalHead(ctx, orders0); err != nil || head != known {
+		t.Errorf("head %v, error %v, want %v", head, err, known)
+	}
+}
+
 // A replay shows nothing that the cluster has not agreed on, and goes on as soon as it has.
 func TestReplayNeverAheadOfTheLedger(t *testing.T) {
 	k, r := newKafka(), newRaft()

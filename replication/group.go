@@ -37,6 +37,7 @@ type group struct {
 	nudges    *nudger
 	lead      *lead
 	proposals *proposals
+	barriers  *barriers
 }
 
 // openGroup opens the stores and starts the library. What has been opened is closed again on an error.
@@ -104,6 +105,7 @@ func openGroup(n *Node, id bridge.GroupID) (_ *group, err error) {
 	}, members: n.members.changed}
 	g.lead = newLead(g)
 	g.proposals = newProposals(g)
+	g.barriers = newBarriers(g)
 
 	stable := stableStore{g.stores.Stable, failed}
 	conf := g.raftConfig(hlog)
@@ -248,6 +250,7 @@ func (g *group) housekeep() error {
 func (g *group) close() error {
 	err := g.raft.Shutdown().Error()
 	g.proposals.stop()
+	g.barriers.close()
 	g.lead.close()
 	g.proposals.close()
 	g.nudges.close()
