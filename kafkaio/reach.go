@@ -26,6 +26,8 @@ type Reach struct {
 	group  func(bridge.TopicPartition) bridge.GroupID
 	log    zerolog.Logger
 
+	silence time.Duration // reachSilence, but for a test
+
 	probes map[string]*probe // by address; owned by Run
 	wg     sync.WaitGroup
 	now    atomic.Pointer[reached]
@@ -48,8 +50,9 @@ type reached struct {
 
 // probe asks one broker.
 type probe struct {
-	addr string
-	stop context.CancelFunc
+	addr     string
+	patience time.Duration
+	stop     context.CancelFunc
 
 	mu       sync.Mutex
 	answered time.Time // when the last question that was answered was asked
@@ -61,7 +64,7 @@ type probe struct {
 // a partition belongs to.
 func NewReach(client *Client, topics *Topics, group func(bridge.TopicPartition) bridge.GroupID) *Reach {
 	r := &Reach{
-		client: client, topics: topics, group: group,
+		client: client, topics: topics, group: group, silence: reachSilence,
 		log:    client.cfg.Log.With().Str("component", "kafka-reach").Logger(),
 		probes: map[string]*probe{},
 	}
@@ -100,7 +103,7 @@ func (r *Reach) follow(ctx context.Context) {
 	for _, addr := range addrs {
 		if r.probes[addr] == nil {
 			ctx, cancel := context.WithCancel(ctx)
-			p := &probe{addr: addr, stop: cancel}
+			p := &probe{addr: addr, stop: cancel, patience: r.silence}
 			r.probes[addr] = p
 			r.wg.Go(func() { p.run(ctx, r.client) })
 		}
@@ -118,7 +121,7 @@ func (r *Reach) look(now time.Time) *reached {
 	out := &reached{}
 	silent := map[string]bool{}
 	for addr, p := range r.probes {
-		if at := p.last(); now.Sub(at) < reachSilence {
+		if at := p.last(); now.Sub(at) < r.silence {
 			out.any = true
 			if p.silent {
 				p.silent = false
@@ -178,7 +181,7 @@ func (p *probe) run(ctx context.Context, client *Client) {
 
 // ask asks once, on conn or a new connection, and returns the connection to ask on again; nil after an error.
 func (p *probe) ask(ctx context.Context, client *Client, conn *wire) (*wire, error) {
-	ctx, cancel := context.WithTimeout(ctx, reachSilence)
+	ctx, cancel := context.WithTimeout(ctx, p.patience)
 	defer cancel()
 	if conn == nil {
 		var err error

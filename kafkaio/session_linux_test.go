@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -47,54 +48,86 @@ func TestRealSessionsAreRenewed(t *testing.T) {
 			s.TLS, s.CA, s.Mechanism = true, k.CAFile, mechanism
 			all = append(all, newSessionRig(t, k, s))
 		}
-		// Those that are needed at the start alone have gone when nothing has changed for a while.
-		before := kafkatest.ConnectionsTo(t, k.SASLBrokers()[0])
-		since := time.Now()
-		waitFor(t, "connections that stay", func() bool {
-			if now := kafkatest.ConnectionsTo(t, k.SASLBrokers()[0]); !maps.Equal(now, before) {
-				before, since = now, time.Now()
+		for round := 1; ; round++ {
+			wrong, slowest := renewals(t, k, all)
+			if len(wrong) == 0 {
+				break
 			}
-			return time.Since(since) > time.Second
-		})
-		enough := int64(4 * len(before) / len(all))
-		deadline := time.Now().Add(3 * time.Minute)
-		pace := time.NewTicker(50 * time.Millisecond)
-		defer pace.Stop()
-		for slices.ContainsFunc(all, func(r *sessionRig) bool { return r.mech.starts.Load() < enough }) {
-			if time.Now().After(deadline) {
-				t.Fatalf("sessions are not renewed")
+			// Who waits for an answer for as long as that gives up, and dials again: nothing is wrong with the session.
+			if round == 5 || slowest < busyMachine {
+				t.Fatalf("the slowest step took %v:\n%s", slowest, strings.Join(wrong, "\n"))
 			}
-			for _, r := range all {
-				r.step()
-			}
-			<-pace.C
+			t.Logf("a step took %v, once more", slowest)
 		}
 		for _, r := range all {
 			r.check()
 		}
-		now := kafkatest.ConnectionsTo(t, k.SASLBrokers()[0])
-		for c := range before {
-			if !now[c] {
-				t.Errorf("connection %s has gone, of %d", c, len(before))
-			}
-		}
-		t.Logf("%d connections", len(before))
 	})
+}
+
+// busyMachine is how long a step takes, milliseconds otherwise, only where nobody gets a processor.
+const busyMachine = 300 * time.Millisecond
+
+// renewals has all sessions renewed four times and returns what was wrong meanwhile, and how long the slowest step took.
+func renewals(t *testing.T, k *kafkatest.Cluster, all []*sessionRig) (wrong []string, slowest time.Duration) {
+	t.Helper()
+	// Those that are needed at the start alone have gone when nothing has changed for a while.
+	before := kafkatest.ConnectionsTo(t, k.SASLBrokers()[0])
+	since := time.Now()
+	waitFor(t, "connections that stay", func() bool {
+		if now := kafkatest.ConnectionsTo(t, k.SASLBrokers()[0]); !maps.Equal(now, before) {
+			before, since = now, time.Now()
+		}
+		return time.Since(since) > time.Second
+	})
+	enough := int64(4 * len(before) / len(all))
+	for _, r := range all {
+		r.begin()
+	}
+	deadline := time.Now().Add(3 * time.Minute)
+	pace := time.NewTicker(50 * time.Millisecond)
+	defer pace.Stop()
+	for slices.ContainsFunc(all, func(r *sessionRig) bool { return r.renewed() < enough }) {
+		if time.Now().After(deadline) {
+			t.Fatalf("sessions are not renewed")
+		}
+		for _, r := range all {
+			begun := time.Now()
+			r.step()
+			slowest = max(slowest, time.Since(begun))
+		}
+		<-pace.C
+	}
+	for _, r := range all {
+		wrong = append(wrong, r.wrong()...)
+	}
+	now := kafkatest.ConnectionsTo(t, k.SASLBrokers()[0])
+	for c := range before {
+		if !now[c] {
+			wrong = append(wrong, fmt.Sprintf("connection %s has gone, of %d", c, len(before)))
+		}
+	}
+	t.Logf("%d connections", len(before))
+	return wrong, slowest
 }
 
 // sessionRig is everything that this package does, with one mechanism.
 type sessionRig struct {
-	t          *testing.T
-	k          *kafkatest.Cluster
-	mech       *countingMechanism
-	topic      string
-	w          *writer
-	r          *rig
-	g          *Group
-	n          *nodes
-	replayer   *Replayer
+	t        *testing.T
+	k        *kafkatest.Cluster
+	mech     *countingMechanism
+	topic    string
+	w        *writer
+	r        *rig
+	g        *Group
+	n        *nodes
+	replayer *Replayer
+	produced []string
+
+	// At the beginning of a round.
 	generation int32
-	produced   []string
+	starts     int64
+	complained int
 }
 
 func newSessionRig(t *testing.T, k *kafkatest.Cluster, s Security) *sessionRig {
@@ -116,16 +149,40 @@ func newSessionRig(t *testing.T, k *kafkatest.Cluster, s Security) *sessionRig {
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
 	reach := NewReach(r.r.client, r.r.topics, func(bridge.TopicPartition) bridge.GroupID { return 0 })
+	reach.silence = time.Minute // a busy machine's pauses are not what this is about
 	wg.Go(func() { reach.Run(ctx) })
 	t.Cleanup(func() { cancel(); wg.Wait() })
 	r.n = someNodes(t, cfg, map[string]int32{r.topic: 1})
 	r.n.coordinate("n1", tp(r.topic, 0))
 	r.g = r.n.join("n1")
 	r.n.has(r.g, tp(r.topic, 0))
-	r.generation = r.membership()
 	r.step()
 	r.n.committed(r.g, tp(r.topic, 0), 1, r.produced[0])
 	return r
+}
+
+// begin begins a round.
+func (r *sessionRig) begin() {
+	r.generation, r.starts, r.complained = r.membership(), r.mech.starts.Load(), r.complaints()
+}
+
+// renewed is how many authentications there were in this round.
+func (r *sessionRig) renewed() int64 { return r.mech.starts.Load() - r.starts }
+
+// complaints counts those of the log.
+func (r *sessionRig) complaints() int {
+	return r.r.logs.with(`"level":"warn"`) + r.r.logs.with(`"level":"error"`)
+}
+
+// wrong is what was wrong in this round.
+func (r *sessionRig) wrong() (out []string) {
+	if g := r.membership(); g != r.generation {
+		out = append(out, fmt.Sprintf("%s: the group was rebalanced: generation %d after %d", r.mech.Name(), g, r.generation))
+	}
+	if n := r.complaints() - r.complained; n != 0 {
+		out = append(out, fmt.Sprintf("%s: %d complaints in the log", r.mech.Name(), n))
+	}
+	return out
 }
 
 // membership is the generation that the node is a member of.
@@ -155,11 +212,9 @@ func (r *sessionRig) step() {
 	}); err != nil || n != 1 {
 		r.t.Fatalf("replayed %d records: %v", n, err)
 	}
-	if g := r.membership(); g != r.generation {
-		r.t.Fatalf("the group was rebalanced: generation %d after %d", g, r.generation)
-	}
 }
 
+// check checks what has to hold at the end, however busy the machine was.
 func (r *sessionRig) check() {
 	r.t.Helper()
 	wantValues(r.t, r.k.Brokers(), r.topic, r.produced...)
@@ -172,10 +227,5 @@ func (r *sessionRig) check() {
 		r.t.Errorf("read %q, want %q", got, r.produced)
 	}
 	r.n.committed(r.g, tp(r.topic, 0), bridge.Offset(len(r.produced)), r.produced[len(r.produced)-1])
-	// A probe of Reach complains of any second in which this machine does nothing. Its connection is looked at above.
-	n := r.r.logs.with(`"level":"warn"`) + r.r.logs.with(`"level":"error"`) - r.r.logs.with(`"level":"warn"`, "kafka-reach", "cannot be reached")
-	if n != 0 {
-		r.t.Errorf("%d complaints in the log", n)
-	}
 	r.t.Logf("%s: %d authentications", r.mech.Name(), r.mech.starts.Load())
 }
