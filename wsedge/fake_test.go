@@ -234,10 +234,13 @@ func (n *fakeNode) Publish(_ context.Context, req bridge.PublishRequest) (bridge
 
 var _ Backend = (*fakeNode)(nil)
 
+// waitTime is for how long anything is waited for that has to come: long, as machines are busy at times.
+const waitTime = 30 * time.Second
+
 // until waits for a condition.
 func until(t testing.TB, what string, ok func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); !ok(); time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(waitTime); !ok(); time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatal("waited in vain: " + what)
 		}

@@ -11,7 +11,6 @@ import (
 	"os"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/coder/websocket"
 	"github.com/prometheus/client_golang/prometheus"
@@ -147,7 +146,7 @@ func (e *edge) dial() *client {
 
 func (e *edge) dialRaw(opts *websocket.DialOptions) *client {
 	e.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), waitTime)
 	defer cancel()
 	with := websocket.DialOptions{HTTPClient: &http.Client{Transport: e.transport()}}
 	if opts != nil {
@@ -164,7 +163,7 @@ func (e *edge) dialRaw(opts *websocket.DialOptions) *client {
 
 func (c *client) send(format string, args ...any) {
 	c.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), waitTime)
 	defer cancel()
 	if err := c.ws.Write(ctx, websocket.MessageText, fmt.Appendf(nil, format, args...)); err != nil {
 		c.t.Fatalf("send: %v", err)
@@ -172,7 +171,7 @@ func (c *client) send(format string, args ...any) {
 }
 
 func (c *client) read() (message, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), waitTime)
 	defer cancel()
 	typ, b, err := c.ws.Read(ctx)
 	if err != nil {

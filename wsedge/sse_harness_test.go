@@ -55,7 +55,7 @@ func (e *edge) sourceRaw(request string, readBuffer int) *eventSource {
 	e.t.Cleanup(func() { conn.Close() })
 	fmt.Fprint(conn, request)
 	s := &eventSource{t: e.t, conn: conn, r: bufio.NewReader(conn)}
-	_ = conn.SetReadDeadline(time.Now().Add(10 * time.Second))
+	_ = conn.SetReadDeadline(time.Now().Add(waitTime))
 	resp, err := http.ReadResponse(s.r, nil)
 	if err != nil {
 		e.t.Fatalf("%.60q: %v", request, err)
@@ -67,7 +67,7 @@ func (e *edge) sourceRaw(request string, readBuffer int) *eventSource {
 func (s *eventSource) read() (ev event, err error) {
 	var data []string
 	for {
-		_ = s.conn.SetReadDeadline(time.Now().Add(10 * time.Second))
+		_ = s.conn.SetReadDeadline(time.Now().Add(waitTime))
 		line, err := s.r.ReadString('\n')
 		if err != nil {
 			return ev, err

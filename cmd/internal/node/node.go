@@ -49,6 +49,7 @@ type Node struct {
 	bridge      *bridge.Bridge
 	edge        *wsedge.Server
 	verifier    *jwtauth.Verifier // nil: no token is asked for
+	tokens      *revocationsFirst // the same
 	webhook     *webhook.Client   // nil: no service is asked about rights
 	replication *replication.Node
 	client      *kafkaio.Client
@@ -183,7 +184,8 @@ func (n *Node) build() error {
 		if n.verifier, err = jwtauth.New(*cfg.Auth); err != nil {
 			return err
 		}
-		tokens = &revocationsFirst{Authenticator: n.verifier, upToDate: n.knowsRevoked}
+		n.tokens = &revocationsFirst{Authenticator: n.verifier, upToDate: n.knowsRevoked}
+		tokens = n.tokens
 	}
 	var decider auth.Decider // the same
 	if cfg.Webhook != nil {
@@ -403,6 +405,9 @@ func (n *Node) notReady() (why []string) {
 	}
 	if _, missing := n.replication.CaughtUp(); len(missing) > 0 {
 		why = append(why, "not caught up: "+strings.Join(missing, ", "))
+	}
+	if n.tokens != nil && !n.tokens.knows() {
+		why = append(why, "which tokens were revoked is not known yet")
 	}
 	select {
 	case <-n.topicsIn:

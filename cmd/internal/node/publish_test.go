@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"sync"
 	"testing"
 
@@ -31,9 +32,23 @@ func publishAll(ctx context.Context, addr, topic, who string, count, window int)
 		}
 	}
 	message := map[int]int{}
+	for _, j := range jobs {
+		message[j.id] = j.message
+	}
+	send := func(id int) error {
+		m := message[id]
+		ack := "kafka"
+		if m%3 == 0 {
+			ack = "replicated"
+		}
+		return c.send(ctx, map[string]any{
+			"op": "pub", "id": id, "subject": fmt.Sprintf("/%s/%s-%d", topic, who, m%50),
+			"data": json.RawMessage(fmt.Sprintf(`{"who":%q,"m":%d}`, who, m)),
+			"mid":  fmt.Sprintf("%s-%d", who, m), "ack": ack, "headers": map[string]string{"h": "v"},
+		})
+	}
 	slots := make(chan struct{}, window)
 	sent := make(chan error, 1)
-	var mu sync.Mutex
 	go func() {
 		for _, j := range jobs {
 			select {
@@ -42,19 +57,7 @@ func publishAll(ctx context.Context, addr, topic, who string, count, window int)
 				sent <- ctx.Err()
 				return
 			}
-			mu.Lock()
-			message[j.id] = j.message
-			mu.Unlock()
-			ack := "kafka"
-			if j.message%3 == 0 {
-				ack = "replicated"
-			}
-			err := c.send(ctx, map[string]any{
-				"op": "pub", "id": j.id, "subject": fmt.Sprintf("/%s/%s-%d", topic, who, j.message%50),
-				"data": json.RawMessage(fmt.Sprintf(`{"who":%q,"m":%d}`, who, j.message)),
-				"mid":  fmt.Sprintf("%s-%d", who, j.message), "ack": ack, "headers": map[string]string{"h": "v"},
-			})
-			if err != nil {
+			if err := send(j.id); err != nil {
 				sent <- err
 				return
 			}
@@ -62,19 +65,30 @@ func publishAll(ctx context.Context, addr, topic, who string, count, window int)
 		sent <- nil
 	}()
 	acks := map[int][]frame{}
-	for range jobs {
+	unsure := map[int]bool{} // may have been written by a publish that was not acknowledged
+	for left := len(jobs); left > 0; {
 		f, err := c.next(ctx)
-		if err != nil {
+		switch {
+		case err != nil:
 			return nil, err
-		}
-		if f.Op != "acked" {
+		case f.Code == "unavailable": // as on a busy machine, where an answer comes late: to be sent again with the same mid
+			unsure[message[int(f.ID)]] = true
+			if err := send(int(f.ID)); err != nil {
+				return nil, err
+			}
+			continue
+		case f.Op != "acked":
 			return nil, fmt.Errorf("answer to a publish: %s %s: %s", f.Op, f.Code, f.Message)
 		}
-		mu.Lock()
 		m := message[int(f.ID)]
-		mu.Unlock()
 		acks[m] = append(acks[m], *f)
+		left--
 		<-slots
+	}
+	for m := range unsure {
+		if firsts := slices.IndexFunc(acks[m], func(f frame) bool { return !f.Duplicate }); firsts < 0 {
+			acks[m][0].Duplicate = false // of one whose acknowledgement nobody got
+		}
 	}
 	return acks, <-sent
 }

@@ -34,13 +34,19 @@ const unknownRetry = 200 * time.Millisecond
 
 // Authenticate implements wsedge.Authenticator.
 func (a *revocationsFirst) Authenticate(ctx context.Context, token string) (*auth.Identity, error) {
-	if !a.known.Load() {
-		if !a.upToDate() {
-			return nil, &auth.UnavailableError{Message: "this node has just started and does not know yet which tokens were revoked; try again, or another node", RetryAfter: unknownRetry}
-		}
-		a.known.Store(true)
+	if !a.knows() {
+		return nil, &auth.UnavailableError{Message: "this node has just started and does not know yet which tokens were revoked; try again, or another node", RetryAfter: unknownRetry}
 	}
 	return a.Authenticator.Authenticate(ctx, token)
+}
+
+// knows says whether the node knows, now or once before. Readiness asks it, too: a node that was ready refuses nobody because a
+// leader is away.
+func (a *revocationsFirst) knows() bool {
+	if !a.known.Load() && a.upToDate() {
+		a.known.Store(true)
+	}
+	return a.known.Load()
 }
 
 // knowsRevoked says whether this node has applied what was revoked before it began.

@@ -39,8 +39,14 @@ func TestRevocationsBeforeTokens(t *testing.T) {
 	if id, err := a.Authenticate(t.Context(), "t"); !errors.As(err, &later) || later.RetryAfter <= 0 || id != nil || next.asked != 0 {
 		t.Errorf("at first: %v, %v, asked %d times", id, err, next.asked)
 	}
+	if a.knows() {
+		t.Error("it knows")
+	}
 	for _, known := range []bool{true, false} {
 		upToDate.Store(known)
+		if !a.knows() {
+			t.Errorf("up to date is %v: it does not know", known)
+		}
 		if id, err := a.Authenticate(t.Context(), "t"); err != nil || id == nil {
 			t.Errorf("up to date is %v: %v", known, err)
 		}
