@@ -54,10 +54,10 @@ func TestBarrier(t *testing.T) {
 	first := make(chan error, 1)
 	before := n0.groups[0].raft.LastIndex()
 	wg.Go(func() { first <- n0.Barrier(ctx, 0) })
-	eventually(t, 10*time.Second, "the barrier begins", func() bool { return n0.groups[0].raft.LastIndex() > before })
+	eventually(t, "the barrier begins", func() bool { return n0.groups[0].raft.LastIndex() > before })
 	n0.Propose(0, []byte("y"))
 	all := []string{"a", "x", "y"}
-	eventually(t, 10*time.Second, "the others have it all", func() bool {
+	eventually(t, "the others have it all", func() bool {
 		return slices.Equal(c.toys[1].applied(0), all) && slices.Equal(c.toys[2].applied(0), all)
 	})
 	var ended atomic.Int32
@@ -86,7 +86,7 @@ func TestBarrier(t *testing.T) {
 		}
 	}
 	open["y"]()
-	eventually(t, 10*time.Second, "the others to end", func() bool { return ended.Load() == 20 })
+	eventually(t, "the others to end", func() bool { return ended.Load() == 20 })
 	if barriers := n0.groups[0].raft.LastIndex() - before; barriers > 2+2 {
 		t.Errorf("%d entries for two barriers and what was between them", barriers)
 	}

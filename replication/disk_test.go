@@ -54,7 +54,7 @@ func TestRestartWithoutDisk(t *testing.T) {
 	for i := range 2 * maxAppendEntries {
 		c.propose(0, fmt.Sprint("more", i))
 	}
-	eventually(t, 10*time.Second, "the leader cuts its log", func() bool {
+	eventually(t, "the leader cuts its log", func() bool {
 		l := c.leader(0)
 		if l < 0 {
 			return false
@@ -66,7 +66,7 @@ func TestRestartWithoutDisk(t *testing.T) {
 	c.waitSame(0, 5+2*maxAppendEntries)
 	c.propose(0, "last")
 	c.waitSame(0, 6+2*maxAppendEntries)
-	eventually(t, 10*time.Second, "it is caught up", func() bool { ok, _ := c.nodes[lost].CaughtUp(); return ok })
+	eventually(t, "it is caught up", func() bool { ok, _ := c.nodes[lost].CaughtUp(); return ok })
 }
 
 // Entries as large as a segment of the log, and larger, go through.
@@ -103,7 +103,7 @@ func openClose(t *testing.T, cfg Config) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, 10*time.Second, "there is a leader", func() bool { ok, _ := n.CaughtUp(); return ok })
+	eventually(t, "there is a leader", func() bool { ok, _ := n.CaughtUp(); return ok })
 	for i := range 20 {
 		if _, err := n.Propose(0, bytes.Repeat([]byte{byte(i)}, 1000)).Wait(); err != nil {
 			t.Fatal(err)
@@ -235,7 +235,7 @@ func TestCorruptSnapshot(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, 10*time.Second, "an entry is applied", func() bool {
+	eventually(t, "an entry is applied", func() bool {
 		_, err := n.Propose(0, []byte("abcdefghijklmnop")).Wait()
 		return err == nil
 	})
@@ -303,7 +303,7 @@ func twoSnapshots(t *testing.T) (Config, []string) {
 	}
 	for range 2 {
 		for range 10 {
-			eventually(t, 10*time.Second, "an entry is applied", func() bool {
+			eventually(t, "an entry is applied", func() bool {
 				_, err := n.Propose(0, []byte("abcdefghijklmnop")).Wait()
 				return err == nil
 			})

@@ -31,7 +31,7 @@ func (c *cluster) seat(groups int) {
 func (c *cluster) elect(g bridge.GroupID, i int) {
 	c.t.Helper()
 	var stood time.Time
-	eventually(c.t, 30*time.Second, fmt.Sprintf("node %d leads group %d", i, g), func() bool {
+	eventually(c.t, fmt.Sprintf("node %d leads group %d", i, g), func() bool {
 		if c.leader(g) == i {
 			return true
 		}
@@ -43,14 +43,14 @@ func (c *cluster) elect(g bridge.GroupID, i int) {
 	})
 	for _, n := range c.nodes {
 		if n != nil {
-			eventually(c.t, 30*time.Second, "all know it", func() bool { id, _ := n.Leader(g); return id == c.peers[i].ID })
+			eventually(c.t, "all know it", func() bool { id, _ := n.Leader(g); return id == c.peers[i].ID })
 		}
 	}
 }
 
 func (c *cluster) waitConnected() {
 	c.t.Helper()
-	eventually(c.t, 30*time.Second, "all nodes see each other", func() bool {
+	eventually(c.t, "all nodes see each other", func() bool {
 		for i, n := range c.nodes {
 			for j, m := range c.nodes {
 				if n != nil && m != nil && i != j && !n.PeerAlive(c.peers[j].ID) {
@@ -101,12 +101,12 @@ func TestTurnPassesToTheOneWithTheEntries(t *testing.T) {
 	c.waitSame(0, 1)
 	c.nodes[1].groups[0].stores.Log.(*refusingStore).refuse.Store(true)
 	c.propose(0, "b") // on n0 and n2 only
-	eventually(t, 5*time.Second, "n2 has it", func() bool { return len(c.toys[2].applied(0)) == 2 })
+	eventually(t, "n2 has it", func() bool { return len(c.toys[2].applied(0)) == 2 })
 	c.nodes[1].groups[0].stores.Log.(*refusingStore).refuse.Store(false)
 	// It must not be brought up to date before the death: there is no time for a retry in what follows.
 	c.kill(0)
 	c.waitLeader(0)
-	eventually(t, 10*time.Second, "the entry survives", func() bool {
+	eventually(t, "the entry survives", func() bool {
 		return slices.Equal(c.toys[1].applied(0), []string{"a", "b"}) && slices.Equal(c.toys[2].applied(0), []string{"a", "b"})
 	})
 }
@@ -119,10 +119,10 @@ func TestCandidateCampaignsAgain(t *testing.T) {
 	c.stop(1, 0)
 	c.stop(2, 0)
 	c.nodes[0].groups[0].campaign(5 * time.Second)
-	eventually(t, 10*time.Second, "n0 stands alone", func() bool { return c.nodes[0].groups[0].raft.State() == raft.Candidate })
+	eventually(t, "n0 stands alone", func() bool { return c.nodes[0].groups[0].raft.State() == raft.Candidate })
 	c.start(1)
-	eventually(t, 10*time.Second, "the two see each other", func() bool { return c.nodes[0].PeerAlive("n1") && c.nodes[1].PeerAlive("n0") })
-	eventually(t, 10*time.Second, "n0 leads", func() bool {
+	eventually(t, "the two see each other", func() bool { return c.nodes[0].PeerAlive("n1") && c.nodes[1].PeerAlive("n0") })
+	eventually(t, "n0 leads", func() bool {
 		c.nodes[0].groups[0].campaign(5 * time.Second)
 		pause := time.NewTimer(200 * time.Millisecond) // an election's time
 		<-pause.C
@@ -217,11 +217,11 @@ func TestLeadershipsMoveBack(t *testing.T) {
 	t.Parallel() // it waits for most of its time
 	c := newCluster(t, 3, 6)
 	even := func() bool { return slices.Equal(c.spread(6), []int{2, 2, 2}) }
-	eventually(t, 10*time.Second, "two groups each", even)
+	eventually(t, "two groups each", even)
 	c.kill(2)
-	eventually(t, 10*time.Second, "the survivors lead them", func() bool { s := c.spread(6); return s[0] == 3 && s[1] == 3 })
+	eventually(t, "the survivors lead them", func() bool { s := c.spread(6); return s[0] == 3 && s[1] == 3 })
 	c.start(2)
-	eventually(t, 10*time.Second, "two groups each again", even)
+	eventually(t, "two groups each again", even)
 	changes := func() (sum int64) {
 		for _, n := range c.nodes {
 			sum += n.LeaderChanges()
@@ -230,7 +230,7 @@ func TestLeadershipsMoveBack(t *testing.T) {
 	}
 	// It comes to rest: two rounds of placement in which nothing moves. (A round is what it takes, there is
 	// no event to wait for; on a busy machine an election may still come between, so it may take several.)
-	eventually(t, 60*time.Second, "two rounds without a hand-over", func() bool {
+	eventually(t, "two rounds without a hand-over", func() bool {
 		before, rounds := changes(), time.NewTimer(2*placementEvery)
 		<-rounds.C
 		return changes() == before && even()
@@ -316,17 +316,17 @@ func TestHungDiskCostsTheLeadership(t *testing.T) {
 	if _, err := c.nodes[old].Propose(0, []byte("lost")).Wait(); !errors.Is(err, bridge.ErrNotCoordinator) {
 		t.Fatalf("a proposal whose write hangs: %v", err)
 	}
-	eventually(t, 10*time.Second, "another node leads", func() bool { l := c.leader(0); return l >= 0 && l != old })
+	eventually(t, "another node leads", func() bool { l := c.leader(0); return l >= 0 && l != old })
 	c.propose(0, "b")
-	eventually(t, 10*time.Second, "the node knows that its clients fare better elsewhere", func() bool {
+	eventually(t, "the node knows that its clients fare better elsewhere", func() bool {
 		return strings.Contains(c.nodes[old].Isolated(), "hangs")
 	})
 	release()
-	eventually(t, 10*time.Second, "the node with the hung disk catches up", func() bool {
+	eventually(t, "the node with the hung disk catches up", func() bool {
 		return slices.Equal(c.toys[old].applied(0), []string{"a", "b"})
 	})
-	eventually(t, 10*time.Second, "the node is as good as any for clients", func() bool { return c.nodes[old].Isolated() == "" })
-	eventually(t, 10*time.Second, "the leader gives nothing to a node whose disk hung a moment ago", func() bool {
+	eventually(t, "the node is as good as any for clients", func() bool { return c.nodes[old].Isolated() == "" })
+	eventually(t, "the leader gives nothing to a node whose disk hung a moment ago", func() bool {
 		l := c.leader(0)
 		if l < 0 || l == old {
 			return false
@@ -362,10 +362,10 @@ func TestHungLeaderCallsAnother(t *testing.T) {
 	if _, err := c.nodes[0].Propose(0, []byte("lost")).Wait(); !errors.Is(err, bridge.ErrNotCoordinator) {
 		t.Fatalf("a proposal whose write hangs: %v", err)
 	}
-	eventually(t, 10*time.Second, "another node leads", func() bool { return c.leader(0) > 0 })
+	eventually(t, "another node leads", func() bool { return c.leader(0) > 0 })
 	c.propose(0, "b")
 	release()
-	eventually(t, 10*time.Second, "the node with the hung disk catches up", func() bool {
+	eventually(t, "the node with the hung disk catches up", func() bool {
 		return slices.Equal(c.toys[0].applied(0), []string{"a", "b"})
 	})
 }
@@ -400,7 +400,7 @@ func TestFailedDiskEndsTheNode(t *testing.T) {
 	if err := c.nodes[old].Run(ctx); err == nil {
 		t.Fatal("Run went on")
 	}
-	eventually(t, 10*time.Second, "another node leads", func() bool { l := c.leader(0); return l >= 0 && l != old })
+	eventually(t, "another node leads", func() bool { l := c.leader(0); return l >= 0 && l != old })
 	c.propose(0, "b")
 }
 
@@ -420,7 +420,7 @@ func TestLogStoreUndoesALateWrite(t *testing.T) {
 		t.Fatalf("a write during a hang: %v", err)
 	}
 	release()
-	eventually(t, 5*time.Second, "writes go on", func() bool { return s.StoreLog(entry(2, "d")) == nil })
+	eventually(t, "writes go on", func() bool { return s.StoreLog(entry(2, "d")) == nil })
 	var l raft.Log
 	if err := s.GetLog(2, &l); err != nil || string(l.Data) != "d" {
 		t.Errorf("entry 2 is %q, %v", l.Data, err)

@@ -18,7 +18,7 @@ func shippedTimers(_ int, c *Config) { c.HeartbeatTimeout, c.LeaderLease = 0, 0 
 // configuration was written in term 1, so an election without a rival ends in term 2.
 func (c *cluster) highestTerm(g bridge.GroupID) (term bridge.Term) {
 	c.t.Helper()
-	eventually(c.t, 15*time.Second, fmt.Sprintf("all know who leads group %d", g), func() bool {
+	eventually(c.t, fmt.Sprintf("all know who leads group %d", g), func() bool {
 		term = 0
 		for _, n := range c.nodes {
 			if _, ok := n.Leader(g); !ok {
@@ -144,7 +144,7 @@ func TestFirstStartWaitsForVoters(t *testing.T) {
 	began := time.Now()
 	c.start(2)
 	n2 := c.nodes[2]
-	eventually(t, 10*time.Second, "n2 has met the others", func() bool { return n2.Groups()[0].Last > 0 && n2.Groups()[1].Last > 0 })
+	eventually(t, "n2 has met the others", func() bool { return n2.Groups()[0].Last > 0 && n2.Groups()[1].Last > 0 })
 	// It is to do nothing while the others may not have found it. It used to stand after birthPause.
 	for time.Since(began) < takeoverPatience {
 		if term := max(n2.Groups()[0].Term, n2.Groups()[1].Term); term > 1 && time.Since(began) < takeoverPatience {

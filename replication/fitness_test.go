@@ -38,7 +38,7 @@ func (c *cluster) changes() (sum int64) {
 // waitFitness waits until all running nodes of a list think of themselves in one way.
 func (c *cluster) waitFitness(g bridge.GroupID, want fitness, nodes ...int) {
 	c.t.Helper()
-	eventually(c.t, 2*maxFitnessSteady, "the nodes know how fit they are", func() bool {
+	eventually(c.t, "the nodes know how fit they are", func() bool {
 		return !slices.ContainsFunc(nodes, func(i int) bool { return c.nodes[i].fitness.of(g, time.Now()) != want })
 	})
 }
@@ -74,9 +74,9 @@ func TestUnfitLeaderHandsOver(t *testing.T) {
 	c := newCluster(t, 3, 6, inMemory, unshaken, f.option)
 	even := func() bool { return slices.Equal(c.spread(6), []int{2, 2, 2}) }
 	c.seat(6)
-	eventually(t, 30*time.Second, "two groups each", even)
+	eventually(t, "two groups each", even)
 	f[0].Store(false)
-	eventually(t, 30*time.Second, "n0 leads nothing, the others as much as each other", func() bool { return slices.Equal(c.spread(6), []int{0, 3, 3}) })
+	eventually(t, "n0 leads nothing, the others as much as each other", func() bool { return slices.Equal(c.spread(6), []int{0, 3, 3}) })
 	// It is given none back, although it is the first choice of two.
 	changes := c.changes()
 	rounds(3)
@@ -84,7 +84,7 @@ func TestUnfitLeaderHandsOver(t *testing.T) {
 		t.Errorf("an unfit node leads again: %v, %d changes", s, c.changes()-changes)
 	}
 	f[0].Store(true)
-	eventually(t, 30*time.Second, "two groups each again", even)
+	eventually(t, "two groups each again", even)
 }
 
 // When Kafka is away for everybody there is nobody better, nor is there when the nodes notice it one after the
@@ -122,7 +122,7 @@ func TestNobodyFitMovesNothing(t *testing.T) {
 		}
 		f.all(true)
 		c.seat(3)
-		eventually(t, 30*time.Second, "a group each", even)
+		eventually(t, "a group each", even)
 		c.waitFitness(0, fitnessSettled, 0, 1, 2)
 		if try(false, fitnessUnfit, fitnessPatience, 0, 1, 2) && try(true, fitnessSettled, fitnessSteady, 1, 2, 0) {
 			return
@@ -139,7 +139,7 @@ func TestUnfitNodeDoesNotTakeOver(t *testing.T) {
 	c.propose(0, "before")
 	c.waitSame(0, 1)
 	f[1].Store(false)
-	eventually(t, 10*time.Second, "all know that n1 is unfit", func() bool {
+	eventually(t, "all know that n1 is unfit", func() bool {
 		return c.nodes[1].unfit("n1", 0) && c.nodes[2].unfit("n1", 0)
 	})
 	before := c.nodes[1].LeaderChanges()
@@ -179,7 +179,7 @@ func TestOlderNodeTellsNoFitness(t *testing.T) {
 	before := c.nodes[2].LeaderChanges()
 	f[2].Store(true)
 	// From there it goes to n1 by the order: a fit leader trusts it.
-	eventually(t, 60*time.Second, "n2 takes what n0 led, although n1 is the next choice", func() bool {
+	eventually(t, "n2 takes what n0 led, although n1 is the next choice", func() bool {
 		return c.nodes[2].LeaderChanges() == before+1 && c.leader(0) > 0
 	})
 }

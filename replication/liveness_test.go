@@ -103,9 +103,9 @@ func TestWatcherTellsABreakFromADeath(t *testing.T) {
 
 	<-births
 	// A connection that breaks and is made again is no death.
-	eventually(t, 5*time.Second, "connected", connected)
+	eventually(t, "connected", connected)
 	p.cut()
-	eventually(t, 5*time.Second, "connected again", connected)
+	eventually(t, "connected again", connected)
 	if _, ok := w.alive(); !ok || len(deaths) > 0 {
 		t.Fatal("a break was taken for a death")
 	}
@@ -118,7 +118,7 @@ func TestWatcherTellsABreakFromADeath(t *testing.T) {
 	<-births
 	// One that is accepted but not answered: it may be stopped.
 	p.set(func() { p.mute = true })
-	eventually(t, 5*time.Second, "connected", connected)
+	eventually(t, "connected", connected)
 	p.cut()
 	if d := <-deaths; d != deathSilent {
 		t.Errorf("does not answer: %v", d)

@@ -35,7 +35,7 @@ func TestLoadForgets(t *testing.T) {
 func TestBusyGroupsPart(t *testing.T) {
 	t.Parallel() // it waits for most of its time
 	c := newCluster(t, 3, 6, inMemory)
-	eventually(t, 15*time.Second, "two groups each", func() bool { return slices.Equal(c.spread(6), []int{2, 2, 2}) })
+	eventually(t, "two groups each", func() bool { return slices.Equal(c.spread(6), []int{2, 2, 2}) })
 	var busy []bridge.GroupID
 	for g := range bridge.GroupID(6) {
 		if c.leader(g) == 0 {
@@ -48,7 +48,7 @@ func TestBusyGroupsPart(t *testing.T) {
 			c.propose(g, entry)
 		}
 	}
-	eventually(t, 20*time.Second, "the two busy groups have two leaders, and numbers are even", func() bool {
+	eventually(t, "the two busy groups have two leaders, and numbers are even", func() bool {
 		return c.leader(busy[0]) != c.leader(busy[1]) && slices.Equal(c.spread(6), []int{2, 2, 2})
 	})
 }

@@ -5,7 +5,6 @@ import (
 	"slices"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"github.com/hashicorp/raft"
 
@@ -51,7 +50,7 @@ func TestNothingIsAppliedBeforeAMajorityHoldsIt(t *testing.T) {
 	}
 	before := c.nodes[leader].Groups()[0].Last
 	future := c.nodes[leader].Propose(0, []byte("held by one"))
-	eventually(t, 10*time.Second, "the leader holds it and both others were asked to", func() bool {
+	eventually(t, "the leader holds it and both others were asked to", func() bool {
 		return c.nodes[leader].Groups()[0].Last > before && stores[a].refused.Load() > 2 && stores[b].refused.Load() > 2
 	})
 	for i := range c.toys {
@@ -63,7 +62,7 @@ func TestNothingIsAppliedBeforeAMajorityHoldsIt(t *testing.T) {
 	if _, err := future.Wait(); err != nil {
 		t.Fatalf("with a majority: %v", err)
 	}
-	eventually(t, 10*time.Second, "both nodes that hold it apply it", func() bool {
+	eventually(t, "both nodes that hold it apply it", func() bool {
 		return slices.Equal(c.toys[leader].applied(0), []string{"before", "held by one"}) && slices.Equal(c.toys[a].applied(0), []string{"before", "held by one"})
 	})
 	stores[b].refuse.Store(false)

@@ -85,7 +85,7 @@ func (c *cluster) waitMembers(running []int, besides ...bridge.NodeID) {
 		want = append(want, c.peers[i].ID)
 	}
 	slices.Sort(want)
-	eventually(c.t, 15*time.Second, fmt.Sprintf("the members are %v", want), func() bool {
+	eventually(c.t, fmt.Sprintf("the members are %v", want), func() bool {
 		for _, i := range running {
 			n := c.nodes[i]
 			for _, g := range n.groups {
@@ -208,13 +208,13 @@ func TestMembersGrowAndShrink(t *testing.T) {
 	c.add(n4-1, n4)
 	c.waitMembers([]int{0, 1, 2, 3, 4})
 	// The new ones lead their share.
-	eventually(t, 20*time.Second, "n3 or n4 leads a group", func() bool { s := c.spread(groups); return s[3]+s[4] > 0 })
+	eventually(t, "n3 or n4 leads a group", func() bool { s := c.spread(groups); return s[3]+s[4] > 0 })
 	for asked, gone := range []int{0, 4, 1, 2} {
 		if asked == gone || c.nodes[asked] == nil {
 			asked = 3
 		}
 		c.remove(asked, c.peers[gone].ID)
-		eventually(t, 10*time.Second, "the removed one says so", func() bool {
+		eventually(t, "the removed one says so", func() bool {
 			_, why := c.nodes[gone].CaughtUp()
 			return strings.Contains(strings.Join(why, ""), "was removed from the cluster")
 		})
@@ -271,7 +271,7 @@ func TestAllOriginalMembersReplaced(t *testing.T) {
 	c.configs[n4].Peers = slices.Clone(c.peers[3:])
 	c.start(n4)
 	c.waitMembers([]int{n3, n4, n5})
-	eventually(t, 15*time.Second, "n4 votes again", func() bool { return !c.nodes[n4].newcomer.waiting(0) && !c.nodes[n4].newcomer.waiting(1) })
+	eventually(t, "n4 votes again", func() bool { return !c.nodes[n4].newcomer.waiting(0) && !c.nodes[n4].newcomer.waiting(1) })
 	l.end()
 }
 
@@ -286,7 +286,7 @@ func TestJoinerWaitsToBeAdded(t *testing.T) {
 	}
 	n3 := c.join("n3")
 	want := fmt.Sprintf("n3 is not a member of the cluster (n0, n1, n2) yet: run `tidectl members add n3=%s`", c.peers[n3].Addr)
-	eventually(t, 10*time.Second, "it says so", func() bool {
+	eventually(t, "it says so", func() bool {
 		_, why := c.nodes[n3].CaughtUp()
 		return len(why) == 1 && why[0] == want
 	})
@@ -300,7 +300,7 @@ func TestJoinerWaitsToBeAdded(t *testing.T) {
 	}
 	c.add(0, n3)
 	c.waitMembers([]int{0, 1, 2, n3})
-	eventually(t, 10*time.Second, "it is ready", func() bool { ok, _ := c.nodes[n3].CaughtUp(); return ok })
+	eventually(t, "it is ready", func() bool { ok, _ := c.nodes[n3].CaughtUp(); return ok })
 	c.waitSame(0, 1)
 	c.waitSame(1, 1)
 }
@@ -331,10 +331,10 @@ func TestRemovedNodeStartedAgain(t *testing.T) {
 		}
 		return out
 	}
-	eventually(t, 20*time.Second, "leaderships are where they should be", func() bool { return slices.Equal(c.spread(2), []int{1, 1, 0}) })
+	eventually(t, "leaderships are where they should be", func() bool { return slices.Equal(c.spread(2), []int{1, 1, 0}) })
 	before := terms()
 	c.start(2)
-	eventually(t, 10*time.Second, "it says that it was removed", func() bool {
+	eventually(t, "it says that it was removed", func() bool {
 		_, why := c.nodes[2].CaughtUp()
 		return len(why) == 1 && strings.Contains(why[0], "n2 was removed from the cluster") && strings.Contains(why[0], c.configs[2].Dir)
 	})
@@ -356,7 +356,7 @@ func TestRemovedNodeStartedAgain(t *testing.T) {
 	c.stop(2, time.Second)
 	c.configs[2].Dir = t.TempDir()
 	c.start(2)
-	eventually(t, 10*time.Second, "it waits to be added", func() bool {
+	eventually(t, "it waits to be added", func() bool {
 		_, why := c.nodes[2].CaughtUp()
 		return len(why) == 1 && strings.Contains(why[0], "tidectl members add n2=")
 	})
@@ -455,21 +455,21 @@ func TestChangesThatAreRefused(t *testing.T) {
 	}
 	c.kill(2)
 	quiet := func(string) {}
-	eventually(t, 10*time.Second, "the death is noticed", func() bool { return !c.nodes[0].PeerAlive("n2") && !c.nodes[1].PeerAlive("n2") })
+	eventually(t, "the death is noticed", func() bool { return !c.nodes[0].PeerAlive("n2") && !c.nodes[1].PeerAlive("n2") })
 	refused(c.nodes[0].RemoveMember(t.Context(), "n1", quiet), "no majority", "n2", "start them")
 	refused(c.nodes[0].AddMember(t.Context(), Peer{"n9", "127.0.0.1:1"}, quiet), "no node answers at 127.0.0.1:1", "TIDEWIRE_NODE_ID=n9")
 	refused(c.nodes[0].AddMember(t.Context(), Peer{"n9", c.peers[1].Addr}, quiet), "is n1, not n9")
 	refused(c.nodes[0].AddMember(t.Context(), Peer{"n9", "nowhere"}, quiet), "host:port")
 	// A cluster of its own does not become part of another.
 	own := c.join("n9", func(_ int, cfg *Config) { cfg.Peers = nil })
-	eventually(t, 10*time.Second, "it leads itself", func() bool { return c.nodes[own].groups[0].raft.LastIndex() > 1 })
+	eventually(t, "it leads itself", func() bool { return c.nodes[own].groups[0].raft.LastIndex() > 1 })
 	refused(c.nodes[0].AddMember(t.Context(), c.peers[own], quiet), "has the data of a cluster already", "TIDEWIRE_DATA_DIR")
 	c.stop(own, time.Second)
 	// Without a majority there are no changes.
 	c.kill(1)
-	eventually(t, 10*time.Second, "the death is noticed", func() bool { return !c.nodes[0].PeerAlive("n1") })
+	eventually(t, "the death is noticed", func() bool { return !c.nodes[0].PeerAlive("n1") })
 	// One that leads learns of the death first, and that its lease is over a moment later.
-	eventually(t, 10*time.Second, "no group has a leader", func() bool {
+	eventually(t, "no group has a leader", func() bool {
 		for g := range bridge.GroupID(2) {
 			if leader, _ := c.nodes[0].Leader(g); leader != "" {
 				return false
@@ -518,7 +518,7 @@ func TestVoteOnlyForWhoHasCaughtUp(t *testing.T) {
 		}
 	}
 	// It has heard a leader for a while, and has no configuration: it must not forget meanwhile whom it knows.
-	eventually(t, 10*time.Second, "it hears a leader", func() bool { _, ok := c.nodes[n3].Leader(0); return ok })
+	eventually(t, "it hears a leader", func() bool { _, ok := c.nodes[n3].Leader(0); return ok })
 	for id, p := range kept {
 		if p == nil || c.nodes[n3].members.peer(id) != p {
 			t.Errorf("%s was forgotten", id)
@@ -540,7 +540,7 @@ func TestListsThatDiffer(t *testing.T) {
 		}
 	})
 	for i, want := range []string{"n0,n1,n2 on n0, but n0,n1,n2,n7 on n2", "n0,n1,n2 on n1, but n0,n1,n2,n7 on n2", "n0,n1,n2,n7 on n2, but n0,n1,n2 on n0, n0,n1,n2 on n1"} {
-		eventually(t, 10*time.Second, c.configs[i].Peers[i].Addr+" says so", func() bool {
+		eventually(t, c.configs[i].Peers[i].Addr+" says so", func() bool {
 			_, why := c.nodes[i].CaughtUp()
 			return strings.Contains(strings.Join(why, ""), want)
 		})
@@ -607,9 +607,9 @@ func TestMemberMoves(t *testing.T) {
 	c.configs[2].Peers = slices.Clone(c.peers)
 	_ = ln.Close()
 	c.start(2)
-	eventually(t, 10*time.Second, "it answers", func() bool { return c.nodes[2].PeerAlive("n0") })
+	eventually(t, "it answers", func() bool { return c.nodes[2].PeerAlive("n0") })
 	c.add(2, 2)
-	eventually(t, 10*time.Second, "the others find it", func() bool { return c.nodes[0].PeerAlive("n2") && c.nodes[1].PeerAlive("n2") })
+	eventually(t, "the others find it", func() bool { return c.nodes[0].PeerAlive("n2") && c.nodes[1].PeerAlive("n2") })
 	c.propose(0, "a")
 	c.waitSame(0, 1)
 	for _, m := range c.nodes[0].Members(t.Context()) {

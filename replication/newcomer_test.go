@@ -70,7 +70,7 @@ func TestNodeWithoutItsDiskDoesNotVote(t *testing.T) {
 	refuse := &disks[2][0].Log.(*refusingStore).refuse
 	refuse.Store(true)
 	c.propose(0, "b") // n0 and n1 hold it
-	eventually(t, 10*time.Second, "n1 applies it", func() bool { return len(c.toys[1].applied(0)) == 2 })
+	eventually(t, "n1 applies it", func() bool { return len(c.toys[1].applied(0)) == 2 })
 
 	// n1 first, for it must not see the death of n0; then its disk.
 	c.stop(1, 0)
@@ -78,7 +78,7 @@ func TestNodeWithoutItsDiskDoesNotVote(t *testing.T) {
 	refuse.Store(false)
 	clear(disks[1])
 	c.start(1)
-	eventually(t, 10*time.Second, "n1 and n2 see each other", func() bool { return c.nodes[1].PeerAlive("n2") && c.nodes[2].PeerAlive("n1") })
+	eventually(t, "n1 and n2 see each other", func() bool { return c.nodes[1].PeerAlive("n2") && c.nodes[2].PeerAlive("n1") })
 	for _, preVote := range []bool{true, false} {
 		if c.vote(2, 1, preVote) {
 			t.Fatalf("the node without its disk votes (pre-vote %v) for one without the entry", preVote)
@@ -96,7 +96,7 @@ func TestNodeWithoutItsDiskDoesNotVote(t *testing.T) {
 		t.Fatal(err)
 	}
 	c.start(1)
-	eventually(t, 10*time.Second, "n1 and n2 see each other again", func() bool { return c.nodes[1].PeerAlive("n2") && c.nodes[2].PeerAlive("n1") })
+	eventually(t, "n1 and n2 see each other again", func() bool { return c.nodes[1].PeerAlive("n2") && c.nodes[2].PeerAlive("n1") })
 	if c.vote(2, 1, true) {
 		t.Fatal("it votes after a restart, although it has not caught up")
 	}
@@ -109,7 +109,7 @@ func TestNodeWithoutItsDiskDoesNotVote(t *testing.T) {
 	if got := c.toys[2].applied(0); !slices.Equal(got, []string{"a", "b"}) {
 		t.Errorf("the cluster has %q", got)
 	}
-	eventually(t, 10*time.Second, "n1 is a full member again", func() bool { return !c.nodes[1].newcomer.waiting(0) })
+	eventually(t, "n1 is a full member again", func() bool { return !c.nodes[1].newcomer.waiting(0) })
 	if _, err := os.Stat(filepath.Join(c.configs[1].Dir, "newcomer")); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("the mark is still there: %v", err)
 	}
@@ -130,7 +130,7 @@ func TestAClusterBeginsWithAllItsNodes(t *testing.T) {
 	c.start(0) // all disks are gone again
 	c.start(1)
 	for _, n := range c.nodes[:2] {
-		eventually(t, 10*time.Second, "it says whom it waits for", func() bool {
+		eventually(t, "it says whom it waits for", func() bool {
 			_, why := n.CaughtUp()
 			return strings.Contains(strings.Join(why, " "), "no answer from n2")
 		})

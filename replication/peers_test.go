@@ -93,7 +93,7 @@ func TestCallsBetweenNodes(t *testing.T) {
 	c.stop(1, 0)
 
 	// Not reached at all: it was surely not written.
-	eventually(t, 10*time.Second, "the death is noticed", func() bool { return !c.nodes[0].PeerAlive("n1") })
+	eventually(t, "the death is noticed", func() bool { return !c.nodes[0].PeerAlive("n1") })
 	if _, err := c.nodes[0].Publish(ctx, "n1", tp, want); !errors.Is(err, bridge.ErrNotCoordinator) {
 		t.Errorf("to a dead node: %v", err)
 	}
@@ -105,7 +105,7 @@ func TestCallsBetweenNodes(t *testing.T) {
 	c.svcs[1].publish = func(context.Context, bridge.TopicPartition, bridge.PublishRequest) (bridge.PublishResult, error) {
 		return result, nil
 	}
-	eventually(t, 10*time.Second, "calls go on", func() bool {
+	eventually(t, "calls go on", func() bool {
 		_, err := c.nodes[0].Publish(ctx, "n1", tp, want)
 		return err == nil
 	})

@@ -124,12 +124,12 @@ func TestNodeOfAnotherClusterStaysOut(t *testing.T) {
 			c.start(2)
 			before := []int64{c.nodes[0].Strangers(), c.nodes[1].Strangers()}
 			for i := range 2 {
-				eventually(t, 20*time.Second, "it tries again and again", func() bool { return c.nodes[i].Strangers() > before[i]+5 })
+				eventually(t, "it tries again and again", func() bool { return c.nodes[i].Strangers() > before[i]+5 })
 			}
-			eventually(t, 20*time.Second, "the others go on", func() bool { l := c.leader(0); return l == 0 || l == 1 })
+			eventually(t, "the others go on", func() bool { l := c.leader(0); return l == 0 || l == 1 })
 			c.propose(0, "without it")
 			for i := range 2 {
-				eventually(t, 20*time.Second, "they say why", func() bool { return logs[i].count(tc.why) > 0 })
+				eventually(t, "they say why", func() bool { return logs[i].count(tc.why) > 0 })
 				if n := logs[i].count("connection to the cluster port refused"); n != 1 {
 					t.Errorf("node %d said %d times that it refused something", i, n)
 				}
@@ -141,7 +141,7 @@ func TestNodeOfAnotherClusterStaysOut(t *testing.T) {
 				}
 			}
 			if tc.other != nil {
-				eventually(t, 20*time.Second, "it says so too", func() bool { return logs[2].count("cannot work with a node") > 0 })
+				eventually(t, "it says so too", func() bool { return logs[2].count("cannot work with a node") > 0 })
 			}
 			if n := len(c.toys[2].applied(0)); n > 0 {
 				t.Errorf("it got %d entries", n)
@@ -163,7 +163,7 @@ func TestProvenNodesMeetOverALongWay(t *testing.T) {
 			}
 		}
 	})
-	eventually(t, 30*time.Second, "they see each other", func() bool { return c.nodes[0].PeerAlive("n1") && c.nodes[1].PeerAlive("n0") })
+	eventually(t, "they see each other", func() bool { return c.nodes[0].PeerAlive("n1") && c.nodes[1].PeerAlive("n0") })
 }
 
 // tap passes connections on to a node, later if it is a long way, and keeps what was said to it.
@@ -419,7 +419,7 @@ func TestHalfOpenConnectionsKeepNobodyOut(t *testing.T) {
 	c.waitSame(0, 1)
 	c.stop(2, time.Second)
 	for i := range 2 {
-		eventually(t, 30*time.Second, "the crowd is there", crowd(t, c.peers[i].Addr, 2*maxUnproven))
+		eventually(t, "the crowd is there", crowd(t, c.peers[i].Addr, 2*maxUnproven))
 	}
 	c.start(2) // it dials the others, through the crowd
 	c.waitConnected()
@@ -507,7 +507,7 @@ func TestInsecurePortIsTold(t *testing.T) {
 	c := newCluster(t, 1, 1, inMemory, func(_ int, c *Config) {
 		c.Peers, c.Listener, c.Insecure, c.Log = nil, elsewhere{c.Listener}, true, zerolog.New(&log)
 	})
-	eventually(t, 10*time.Second, "it is told", func() bool { return log.count("TIDEWIRE_CLUSTER_INSECURE") == 1 })
+	eventually(t, "it is told", func() bool { return log.count("TIDEWIRE_CLUSTER_INSECURE") == 1 })
 	if p := c.nodes[0].Protection(); !strings.Contains(p, "INSECURE") {
 		t.Errorf("protected by %q", p)
 	}

@@ -91,7 +91,7 @@ func TestBuildsWithoutRevocations(t *testing.T) {
 	defer func() { cancel(); <-done }()
 	alive := func(want bool) {
 		t.Helper()
-		eventually(t, 10*time.Second, "the older build is let in or not", func() bool { _, ok := w.alive(); return ok == want })
+		eventually(t, "the older build is let in or not", func() bool { _, ok := w.alive(); return ok == want })
 	}
 	alive(true)
 	has.Store(true)
@@ -114,7 +114,7 @@ func TestBuildsWithoutRevocations(t *testing.T) {
 		t.Errorf("%v do not know of revocations, want n1", old)
 	}
 	c.stop(1, 0)
-	eventually(t, 10*time.Second, "a node that is away keeps nobody from revoking", func() bool { return len(n.WithoutRevocations()) == 0 })
+	eventually(t, "a node that is away keeps nobody from revoking", func() bool { return len(n.WithoutRevocations()) == 0 })
 }
 
 // A node that begins is not up to date by what it finds on its disk: somebody must have told it what is committed.
@@ -130,7 +130,7 @@ func TestUpToDate(t *testing.T) {
 		}
 		return true
 	}
-	eventually(t, 10*time.Second, "all nodes are up to date", all)
+	eventually(t, "all nodes are up to date", all)
 	l := c.waitLeader(0)
 	f := c.nodes[(l+1)%3]
 	v, ok := f.views.get(c.peers[l].ID)
@@ -148,26 +148,26 @@ func TestUpToDate(t *testing.T) {
 		}
 		same := func(*standing) {}
 		// Views come in between, and leaderships may move: tried until nothing else can have been the reason.
-		eventually(t, 10*time.Second, what, func() bool { return told(same) && !told(change) && told(same) })
+		eventually(t, what, func() bool { return told(same) && !told(change) && told(same) })
 	}
 	// Its leader has it in its log, and has not applied it yet, as after a start of all nodes.
 	behind("a node lacks what its leader has in its log", func(s *standing) { s.Last += 1000 })
 	behind("who did not lead when it was asked says nothing", func(s *standing) { s.Leader = "n9" })
-	eventually(t, 10*time.Second, "all nodes are up to date again", all)
+	eventually(t, "all nodes are up to date again", all)
 
 	for i := range c.nodes {
 		c.stop(i, 0)
 	}
 	c.start(0)
 	// It has its log, and stands for election in vain.
-	eventually(t, 10*time.Second, "it has noticed that it is alone", func() bool { return c.nodes[0].groups[0].raft.State() == raft.Candidate })
+	eventually(t, "it has noticed that it is alone", func() bool { return c.nodes[0].groups[0].raft.State() == raft.Candidate })
 	if c.nodes[0].UpToDate(0) {
 		t.Error("a node that is alone is up to date")
 	}
 	c.start(1)
 	c.start(2)
-	eventually(t, 20*time.Second, "all nodes are up to date after a start", all)
+	eventually(t, "all nodes are up to date after a start", all)
 	for i := range c.nodes {
-		eventually(t, 10*time.Second, "what they were taking in", func() bool { return len(c.toys[i].applied(0)) > 0 })
+		eventually(t, "what they were taking in", func() bool { return len(c.toys[i].applied(0)) > 0 })
 	}
 }

@@ -60,13 +60,13 @@ func TestOlderBuildUnderstandsTheHello(t *testing.T) {
 func TestOlderBuildIsSpokenToAsItExpects(t *testing.T) {
 	p := newFakePeer(t) // says nothing of versions
 	w, _ := watch(t, p, zerolog.Nop())
-	eventually(t, 10*time.Second, "it is alive", func() bool { _, ok := w.alive(); return ok })
+	eventually(t, "it is alive", func() bool { _, ok := w.alive(); return ok })
 	if pre, err := w.route.preface(kindRaft, 3, "b"); err != nil || string(pre.encode()) != "TDWR\x01\x01\x00\x03" {
 		t.Errorf("Raft to it begins with %q, %v", pre.encode(), err)
 	}
 	p.set(func() { p.told = newGreeting(Config{}) })
 	p.cut()
-	eventually(t, 10*time.Second, "it was met again", func() bool { return w.route.greeting().Wire == wireVersion })
+	eventually(t, "it was met again", func() bool { return w.route.greeting().Wire == wireVersion })
 	if pre, err := w.route.preface(kindRaft, 3, "b"); err != nil || string(pre.encode()) != "TDWR\x01\x81\x00\x03\x01b" {
 		t.Errorf("Raft to a newer one begins with %q, %v", pre.encode(), err)
 	}
@@ -110,7 +110,7 @@ func TestIncompatibleNodeIsLeftOut(t *testing.T) {
 	}
 	// A build that goes together is let in, and lost again when it is exchanged for one that does not.
 	p.set(func() { p.told = newGreeting(Config{Groups: 4}) })
-	eventually(t, 10*time.Second, "it is alive", func() bool { _, ok := w.alive(); return ok })
+	eventually(t, "it is alive", func() bool { _, ok := w.alive(); return ok })
 	p.set(func() { p.told.Entry++; p.inc++ })
 	p.cut()
 	if d := <-deaths; d != deathClosed {
