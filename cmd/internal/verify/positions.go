@@ -256,6 +256,10 @@ func (l *line) guessBases(epochs map[uint64]start) {
 			}
 		}
 		l.base[epoch] = base
+		if l.guessed == nil {
+			l.guessed = map[uint64]bool{}
+		}
+		l.guessed[epoch] = true
 	}
 }
 
@@ -277,6 +281,7 @@ func (l *line) placeRest() {
 						e.pos = Pos{epoch, uint64(e.offset - base)}
 					}
 				}
+				e.guessed = l.guessed[e.pos.Epoch] || e.pos.Epoch == 0 && len(epochs) > 0 && epochs[0] > 1
 			}
 			if e.placed && !e.second {
 				l.order = append(l.order, e)

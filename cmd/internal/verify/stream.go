@@ -375,6 +375,7 @@ func (w *stream) checkPrev(e *Event, c *cursor, m *entry) {
 	switch {
 	case !m.pos.After(e.Prev):
 		w.breach(1, Disagree, e, c, fmt.Sprintf("%s %v names %v as the one before it", e.ID, m.pos, e.Prev))
+	case m.prev != nil && m.prev.guessed: // of before the run
 	case m.prev != nil && m.prev.gone == "" && m.prev.pos.After(e.Prev):
 		w.breach(1, Disagree, e, c, fmt.Sprintf("%s %v names %v as the one before it, and that is %s %v", e.ID, m.pos, e.Prev, m.prev.id, m.prev.pos))
 	case len(c.line.removals) == 0 && !c.line.vague && (m.prev == nil || e.Prev.After(m.prev.pos)):

@@ -21,8 +21,9 @@ type line struct {
 	removals []Removal // in the order in which they began
 	// base is, by epoch, the offset of its sequence number 0, so that seqno = offset - base for all of an
 	// epoch's records. It is learned from what was delivered.
-	base  map[uint64]int64
-	vague bool // Kafka no longer has records of which nobody knows why
+	base    map[uint64]int64
+	guessed map[uint64]bool // the epochs whose base is worked out from vectors, which may name what is no record
+	vague   bool            // Kafka no longer has records of which nobody knows why
 }
 
 // entry is a record in Kafka at some time of the run.
@@ -32,6 +33,7 @@ type entry struct {
 	ts          int64
 	pos         Pos
 	placed      bool          // pos is known
+	guessed     bool          // pos is, by a base that was guessed, or was given by an epoch of which nothing is known
 	gone        RemovalKind   // empty: Kafka has it at the end
 	by          *Removal      // what took it, if it is gone; nil: nobody knows
 	earlier     bool          // nothing but its positions tells of it, see line.earlier
