@@ -108,6 +108,8 @@ type ReplayRange struct {
 	TP       TopicPartition
 	Topic    TopicID // the topic's incarnation; zero: whichever has the name
 	From, To Offset
+	// Before is called before each fetch; its error ends the replay. Nil: nothing is.
+	Before func(context.Context) error
 }
 
 // ErrAnotherTopic: Kafka has another topic under the name, created again.

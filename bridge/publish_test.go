@@ -192,7 +192,7 @@ func TestTwoCopiesInKafka(t *testing.T) {
 // replay reads n records.
 func replay(t *testing.T, b *Bridge, tp TopicPartition, from Offset, n int) (got []string) {
 	t.Helper()
-	err := b.Replay(testContext(t), tp, from, func(r Replayed) error {
+	err := b.Replay(testContext(t), tp, from, nil, func(r Replayed) error {
 		last := Position{}
 		for _, rec := range r.Records {
 			got = append(got, fmt.Sprintf("%s@%d,%d", rec.Value, rec.Pos.Epoch, rec.Pos.Seqno))

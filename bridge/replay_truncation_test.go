@@ -23,7 +23,7 @@ type replayed struct {
 func (n *testNode) replay(from Offset, records int) *replayed {
 	r := &replayed{ended: make(chan error, 1)}
 	go func() {
-		r.ended <- n.Replay(testContext(n.t), orders0, from, func(run Replayed) error {
+		r.ended <- n.Replay(testContext(n.t), orders0, from, nil, func(run Replayed) error {
 			r.mu.Lock()
 			defer r.mu.Unlock()
 			for _, rec := range run.Records {

@@ -177,13 +177,14 @@ var errMoved = errors.New("the log in Kafka has changed under the reader")
 // (ErrStop ends it well). It never shows a record that the cluster has not agreed on: at the ledger's
 // end it waits. When records were lost in Kafka behind what it has shown, or when Kafka holds others in the
 // place of those that it is to show, it ends with an *UnavailableError: the reader resolves its position
-// anew and learns what, as soon as the coordinator has found out.
-func (b *Bridge) Replay(ctx context.Context, tp TopicPartition, from Offset, emit func(Replayed) error) error {
+// anew and learns what, as soon as the coordinator has found out. before is called before each fetch, when nothing that was
+// fetched is held any more; nil: nothing is.
+func (b *Bridge) Replay(ctx context.Context, tp TopicPartition, from Offset, before func(context.Context) error, emit func(Replayed) error) error {
 	p := b.started(tp)
 	if p == nil {
 		return unavailable(fmt.Errorf("%v has not been read yet", tp))
 	}
-	r := ReplayRange{TP: tp, From: from, To: -1}
+	r := ReplayRange{TP: tp, From: from, To: -1, Before: before}
 	var seen Epoch // up to which epoch the caller's offset is known to be good
 	p.view(func(l *ledger) { seen, r.Topic = l.head().Epoch, l.topic })
 	next := from

@@ -205,7 +205,7 @@ func TestReplayNeverAheadOfTheLedger(t *testing.T) {
 	ctx, cancel := context.WithCancel(testContext(t))
 	var wg sync.WaitGroup
 	wg.Go(func() {
-		err := n.Replay(ctx, orders0, 0, func(run Replayed) error {
+		err := n.Replay(ctx, orders0, 0, nil, func(run Replayed) error {
 			ledger := n.next(orders0)
 			mu.Lock()
 			defer mu.Unlock()
@@ -253,7 +253,7 @@ func TestReplayEndsWhenKafkaTruncates(t *testing.T) {
 	emitted := make(chan string, 20)
 	ended := make(chan error)
 	go func() {
-		ended <- n.Replay(testContext(t), orders0, 0, func(run Replayed) error {
+		ended <- n.Replay(testContext(t), orders0, 0, nil, func(run Replayed) error {
 			for _, rec := range run.Records {
 				emitted <- string(rec.Value)
 			}
@@ -278,7 +278,7 @@ func TestReplayEndsWhenKafkaTruncates(t *testing.T) {
 	if len(emitted) > 0 {
 		t.Errorf("%q shown after the truncation", <-emitted)
 	}
-	if err := n.Replay(testContext(t), TopicPartition{"orders", 9}, 0, nil); !errors.As(err, &ue) {
+	if err := n.Replay(testContext(t), TopicPartition{"orders", 9}, 0, nil, nil); !errors.As(err, &ue) {
 		t.Errorf("partition not read: %v", err)
 	}
 }
@@ -292,7 +292,7 @@ func TestReplayEndsWhenTheLedgerIsReset(t *testing.T) {
 	waiting := make(chan struct{}, 20)
 	ended := make(chan error)
 	go func() {
-		ended <- n.Replay(testContext(t), orders0, 0, func(run Replayed) error {
+		ended <- n.Replay(testContext(t), orders0, 0, nil, func(run Replayed) error {
 			if run.At == at(1, 2) {
 				waiting <- struct{}{}
 			}

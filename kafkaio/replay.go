@@ -63,6 +63,11 @@ func (r *Replayer) Replay(ctx context.Context, what bridge.ReplayRange, emit fun
 	end := bridge.Offset(-1) // the last stable offset, once an answer has told it
 	broken := 0
 	for next := from; to < 0 || next < to; {
+		if what.Before != nil {
+			if err := what.Before(ctx); err != nil {
+				return err
+			}
+		}
 		got, err := r.fetch(ctx, fetchAsk{
 			tp: tp, topic: what.Topic, offset: next, last: bridge.NoLeaderEpoch, maxBytes: maxBytes,
 		}, next == end)

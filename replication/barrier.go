@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"time"
 
 	"github.com/hashicorp/raft"
 
@@ -11,16 +12,20 @@ import (
 )
 
 // barriers are the barriers of a group that others than its role ask for. One is on its way at a time, and all who come
-// meanwhile share the next: thousands of clients may come at once whose places this node does not know yet.
+// meanwhile share the next: thousands of clients may come at once whose places this node does not know yet. Each is an entry
+// of the log, and clients may name places that never were, so between two there is barrierPause.
 type barriers struct {
 	g    *group
 	turn chan struct{} // one slot: a barrier is on its way
+	last time.Time     // when one ended; of who has the turn
 
 	mu     sync.Mutex
 	next   *sharedBarrier // of those who wait for the turn; nil: nobody does
 	closed bool
 	wg     sync.WaitGroup
 }
+
+const barrierPause = 20 * time.Millisecond
 
 type sharedBarrier struct {
 	done chan struct{}
@@ -57,21 +62,33 @@ func (b *barriers) join() *sharedBarrier {
 
 func (b *barriers) run(shared *sharedBarrier) {
 	b.turn <- struct{}{}
+	defer func() { <-b.turn }()
+	pause := time.NewTimer(barrierPause - time.Since(b.last))
+	defer pause.Stop()
+	select {
+	case <-pause.C:
+	case <-b.g.raftStopped():
+	}
 	b.mu.Lock()
 	b.next = nil // who comes from now on may have seen something that this one does not wait for
+	closed := b.closed
 	b.mu.Unlock()
-	shared.err = b.g.barrier()
+	if shared.err = raft.ErrRaftShutdown; !closed {
+		shared.err = b.g.barrier()
+	}
+	b.last = time.Now()
 	close(shared.done)
-	<-b.turn
+}
+
+// stop lets no other begin: the library is about to shut down, and would leave one that comes then without an answer.
+func (b *barriers) stop() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.closed = true
 }
 
 // close waits for those on their way, which end as the library has shut down.
-func (b *barriers) close() {
-	b.mu.Lock()
-	b.closed = true
-	b.mu.Unlock()
-	b.wg.Wait()
-}
+func (b *barriers) close() { b.wg.Wait() }
 
 // Barrier returns when everything that was committed in the group before the call, by any leader, has been applied here:
 // then this node knows all that any node may have shown to anyone. It fails with bridge.ErrNotCoordinator when this node

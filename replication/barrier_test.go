@@ -16,7 +16,9 @@ import (
 // without a majority it fails.
 func TestBarrier(t *testing.T) {
 	c := newStoppedCluster(t, 3, 1, inMemory, unshaken, unmoved, func(_ int, c *Config) { c.LeaderLease = time.Second })
-	reached, gate := make(chan string), map[string]chan struct{}{"x": make(chan struct{}), "y": make(chan struct{})}
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	reached, gate := make(chan string, 2), map[string]chan struct{}{"x": make(chan struct{}), "y": make(chan struct{})}
 	open := map[string]func(){}
 	for entry, ch := range gate {
 		open[entry] = sync.OnceFunc(func() { close(ch) })
@@ -49,8 +51,6 @@ func TestBarrier(t *testing.T) {
 	// The leader's machine stops in front of an entry. A barrier begins, and the others apply what comes after it.
 	n0.Propose(0, []byte("x"))
 	<-reached
-	var wg sync.WaitGroup
-	defer wg.Wait()
 	first := make(chan error, 1)
 	before := n0.groups[0].raft.LastIndex()
 	wg.Go(func() { first <- n0.Barrier(ctx, 0) })

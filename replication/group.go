@@ -248,6 +248,7 @@ func (g *group) housekeep() error {
 
 // close stops the group. The node has closed the connections, so nothing waits for a peer.
 func (g *group) close() error {
+	g.barriers.stop()
 	err := g.raft.Shutdown().Error()
 	g.proposals.stop()
 	g.barriers.close()

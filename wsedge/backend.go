@@ -23,8 +23,8 @@ type Backend interface {
 	// Replay reads records from Kafka with their positions, from offset on, following the log until
 	// emit returns an error (bridge.ErrStop ends it well). Offsets that the ledger dropped as
 	// repeats are left out already. An offset that Kafka no longer holds is
-	// *bridge.OffsetOutOfRangeError.
-	Replay(ctx context.Context, tp bridge.TopicPartition, from bridge.Offset, emit func(Replayed) error) error
+	// *bridge.OffsetOutOfRangeError. before is called before each fetch, and its error ends the replay.
+	Replay(ctx context.Context, tp bridge.TopicPartition, from bridge.Offset, before func(context.Context) error, emit func(Replayed) error) error
 	// Publish writes to Kafka through the coordinator. Errors: bridge.ErrNotExposed, ErrTooLarge,
 	// *bridge.RejectedError, *bridge.UnavailableError.
 	Publish(ctx context.Context, req bridge.PublishRequest) (bridge.PublishResult, error)

@@ -174,7 +174,7 @@ func (n *fakeNode) Resolve(_ context.Context, tp bridge.TopicPartition, at bridg
 	return res, nil
 }
 
-func (n *fakeNode) Replay(ctx context.Context, tp bridge.TopicPartition, from bridge.Offset, emit func(Replayed) error) error {
+func (n *fakeNode) Replay(ctx context.Context, tp bridge.TopicPartition, from bridge.Offset, before func(context.Context) error, emit func(Replayed) error) error {
 	n.mu.Lock()
 	n.replays++
 	if n.onReplay != nil {
@@ -184,6 +184,9 @@ func (n *fakeNode) Replay(ctx context.Context, tp bridge.TopicPartition, from br
 	stop := context.AfterFunc(ctx, func() { n.mu.Lock(); n.changed.Broadcast(); n.mu.Unlock() })
 	defer stop()
 	for {
+		if err := before(ctx); err != nil {
+			return err
+		}
 		n.mu.Lock()
 		p := n.part(tp)
 		for from >= p.next && ctx.Err() == nil && !n.down {
@@ -234,8 +237,9 @@ func (n *fakeNode) Publish(_ context.Context, req bridge.PublishRequest) (bridge
 
 var _ Backend = (*fakeNode)(nil)
 
-// waitTime is for how long anything is waited for that has to come: long, as machines are busy at times.
-const waitTime = 30 * time.Second
+// waitTime is for how long anything is waited for that has to come: long, as machines are busy at times, but less than the
+// heartbeat's 25 s, so that no time limit of a session brings what a test waits for.
+const waitTime = 20 * time.Second
 
 // until waits for a condition.
 func until(t testing.TB, what string, ok func() bool) {

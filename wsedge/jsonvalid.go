@@ -2,7 +2,6 @@ package wsedge
 
 import (
 	"encoding/binary"
-	"encoding/json"
 	"math/bits"
 )
 
@@ -11,13 +10,18 @@ import (
 // client's megabyte costs. validJSON says the same (a fuzz test holds it against encoding/json), eight bytes
 // of a string at a time.
 
-// smallNesting is how deep values may be nested in a text that validJSON looks at itself.
-const smallNesting = 256
+const (
+	// maxNesting is how deep values may be nested, as for encoding/json.
+	maxNesting = 10_000
+	// smallNesting is how deep they may be before more than 32 bytes are needed to remember it.
+	smallNesting = 256
+)
 
 // validJSON says what json.Valid says: whether b is one JSON value (RFC 8259, section 2), nested at most 10,000 deep.
-// Strings may hold bytes that are not UTF-8. It neither allocates nor recurses.
+// Strings may hold bytes that are not UTF-8. It does not recurse.
 func validJSON(b []byte) bool {
-	var objects [smallNesting / 64]uint64 // a bit for each level: an object, or else an array
+	var small [smallNesting / 64]uint64
+	objects := small[:] // a bit for each level: an object, or else an array
 	depth, i := 0, 0
 	for {
 		// A value.
@@ -29,8 +33,11 @@ func validJSON(b []byte) bool {
 		case c == '"':
 			i, ok = validString(b, i)
 		case c == '{' || c == '[':
-			if depth == smallNesting {
-				return json.Valid(b)
+			if depth == maxNesting {
+				return false
+			}
+			if depth == 64*len(objects) {
+				objects = append(objects, make([]uint64, (maxNesting-smallNesting+63)/64)...)
 			}
 			word, bit := &objects[depth/64], uint64(1)<<(depth%64)
 			depth++

@@ -18,7 +18,7 @@ func jsonTexts() []string {
 		`{"a":1}`, `{"a":1,}`, `{"a":1,"b"}`, `{"a"}`, `{"a":}`, `{"a" : 1 , "b" : {"c":[1]}}`, `{a:1}`, `{1:1}`, `{"a":1 "b":2}`, `{"a",1}`, `["a":1]`, `{,}`, `{"a":1}}`, `{"a":1};`, "{\"a\"\x00:1}",
 		"\ufeff1", "\x00", "/**/1", "'a'",
 	}
-	for _, n := range []int{1, 63, 64, 65, smallNesting - 1, smallNesting, smallNesting + 1, 10_000, 10_001} {
+	for _, n := range []int{1, 63, 64, 65, smallNesting - 1, smallNesting, smallNesting + 1, maxNesting, maxNesting + 1} {
 		open, shut := strings.Repeat("[", n), strings.Repeat("]", n)
 		objects := strings.Repeat(`{"a":`, n)
 		texts = append(texts, open+shut, open+"1"+shut, open, open+shut[1:], open+shut+"]", objects+"1"+strings.Repeat("}", n), objects+"1"+shut,

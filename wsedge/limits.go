@@ -78,9 +78,8 @@ func (l *Limits) setDefaults(maxFrame int64) {
 // rest is for Kafka, the other nodes and the disk, without which there would be nothing to serve.
 func DefaultConnections() int { return max(16, min(descriptors(), 1<<20)/5*4) }
 
-// DefaultReplayBytes is how many bytes a second a process reads from Kafka for clients that resume, if it is not told: what
-// about a tenth of its processors looks through.
-func DefaultReplayBytes() int { return runtime.GOMAXPROCS(0) * 16 << 20 }
+// DefaultReplayBytes is how many bytes a second a process reads from Kafka for clients that resume, if it is not told.
+func DefaultReplayBytes() int { return runtime.GOMAXPROCS(0) * 64 << 20 }
 
 // The limits as tidewire_limited_total names them.
 const (

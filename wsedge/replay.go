@@ -12,8 +12,8 @@ import (
 // it does. There the cursor joins the cache: the replay has delivered everything up to a position, and
 // the cache is read from the first entry after it, so there is no seam.
 //
-// The client sets the pace: no more than maxPending bytes wait for it. While they do not drain, the replay
-// gives its slot back, so that clients who do not read keep nobody else from being served; and no other
+// All of them together keep to a pace (replaypace.go), and each to its client's: no more than maxPending bytes wait for it.
+// While they do not drain, the replay gives its slot back, so that clients who do not read keep nobody else from being served; and no other
 // replay of the session begins to read while maxSessionPending bytes wait, so that a client with many
 // subscriptions costs no more than one with a few. A client that takes nothing for StallTimeout is slow.
 type replay struct {
@@ -228,22 +228,19 @@ func (r *replay) attempt(how *Resolution, told bool) error {
 		return err
 	}
 	defer release()
-	if err := r.s.srv.payReplay(r.ctx, replayAhead); err != nil {
-		return err
-	}
-	joined, paid := false, replayAhead
+	reader := pacedReader{srv: r.s.srv}
+	defer reader.end()
+	joined := false
 	r.held.clear() // it is read again
-	err = r.s.srv.cfg.Backend.Replay(r.ctx, r.tp, from, func(run Replayed) error {
+	err = r.s.srv.cfg.Backend.Replay(r.ctx, r.tp, from, reader.before, func(run Replayed) error {
+		reader.read(run)
 		if err := r.emit(run); err != nil {
 			return err
 		}
 		if joined = r.join(); joined {
 			return bridge.ErrStop
 		}
-		cost := replayedBytes(run)
-		ahead := min(paid, cost)
-		paid -= ahead
-		return r.s.srv.payReplay(r.ctx, cost-ahead)
+		return nil
 	})
 	if joined {
 		return nil

@@ -142,7 +142,7 @@ type Server struct {
 	httpIn  *connQueue
 	replays chan struct{} // a slot for each replay that reads from Kafka
 
-	replayPace replayPace
+	replayPace *replayPace
 	deflated   *deflated
 	gate       gate
 	turned     turnAway
@@ -187,6 +187,7 @@ func New(cfg Config) (*Server, error) {
 		blocked:   make(map[*session]bool),
 		left:      make(chan struct{}),
 	}
+	srv.replayPace = newReplayPace(cfg.Limits.ReplayBytes, func() time.Duration { return time.Since(srv.begun) })
 	srv.ctx, srv.cancel = context.WithCancel(context.Background())
 	srv.gate.init(&srv.cfg.Limits)
 	srv.hub.init(srv)

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"strconv"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/tidewire/tidewire/bridge"
@@ -162,16 +164,18 @@ func unavailable(message string, err error) *OpError {
 func (s *session) open(ctx context.Context, op *Op, view TopicView) (*opening, *OpError) {
 	o := &opening{recovered: true}
 	var fresh []int // in o.starts
-	for _, p := range partitionsOf(op, view) {
+	partitions := partitionsOf(op, view)
+	places, err := s.srv.resolve(ctx, op, partitions)
+	if err != nil {
+		return nil, unavailable("the place to resume from cannot be looked up now; try again", err)
+	}
+	for i, p := range partitions {
 		st := start{partition: p, log: s.srv.cfg.Cache.Log(op.Subject.Topic, p)}
 		isFresh := !op.Resumed
 		if op.Resumed {
 			st.from = fromBase
-			if at, ok := positionIn(op.Resume, p); ok {
-				var err error
-				if isFresh, err = s.resume(ctx, o, &st, bridge.TopicPartition{Topic: op.Subject.Topic, Partition: p}, at); err != nil {
-					return nil, unavailable("the place to resume from cannot be looked up now; try again", err)
-				}
+			if places[i].given {
+				isFresh = s.resume(o, &st, places[i])
 			}
 		}
 		if isFresh {
@@ -205,6 +209,50 @@ func partitionsOf(op *Op, view TopicView) []int32 {
 	return list
 }
 
+// resolving is how many partitions of one sub are asked for at a time: those who ask a coordinator at the same time share
+// what its answer costs.
+const resolving = 8
+
+// A resolved is what the client's vector says of a partition, and the cluster of that.
+type resolved struct {
+	given bool
+	at    bridge.Position
+	how   Resolution
+}
+
+// resolve asks how to go on after the positions of a sub, for each of partitions.
+func (srv *Server) resolve(ctx context.Context, op *Op, partitions []int32) ([]resolved, error) {
+	places := make([]resolved, len(partitions))
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	ask := func(i int) (err error) {
+		p := &places[i]
+		if p.at, p.given = positionIn(op.Resume, partitions[i]); p.given {
+			p.how, err = srv.cfg.Backend.Resolve(ctx, bridge.TopicPartition{Topic: op.Subject.Topic, Partition: partitions[i]}, p.at)
+		}
+		return err
+	}
+	if len(partitions) == 1 { // as of most subjects
+		return places, ask(0)
+	}
+	var next atomic.Int64
+	var first error // that was not for another's sake
+	var once sync.Once
+	var wg sync.WaitGroup
+	for range min(resolving, len(op.Resume)) {
+		wg.Go(func() {
+			for i := int(next.Add(1)) - 1; i < len(partitions); i = int(next.Add(1)) - 1 {
+				if err := ask(i); err != nil {
+					once.Do(func() { first = err; cancel() })
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+	return places, first
+}
+
 func positionIn(v []PartitionPosition, partition int32) (bridge.Position, bool) {
 	for _, p := range v {
 		if p.Partition == partition {
@@ -214,12 +262,9 @@ func positionIn(v []PartitionPosition, partition int32) (bridge.Position, bool) 
 	return bridge.Position{}, false
 }
 
-// resume works out how to go on after a position. fresh is true when the cluster does not know it.
-func (s *session) resume(ctx context.Context, o *opening, st *start, tp bridge.TopicPartition, at bridge.Position) (fresh bool, err error) {
-	how, err := s.srv.cfg.Backend.Resolve(ctx, tp, at)
-	if err != nil {
-		return false, err
-	}
+// resume goes on after a position. fresh is true when the cluster does not know it.
+func (s *session) resume(o *opening, st *start, place resolved) (fresh bool) {
+	at, how := place.at, place.how
 	s.srv.metrics.resumed(how.Verdict)
 	st.pos = at
 	switch how.Verdict {
@@ -235,15 +280,15 @@ func (s *session) resume(ctx context.Context, o *opening, st *start, tp bridge.T
 	case Lost:
 		o.miss(how.Reason)
 		if how.LostFrom != (bridge.Position{}) || how.LostTo != (bridge.Position{}) {
-			o.lost = append(o.lost, lostRange{tp.Partition, how.LostFrom, how.LostTo})
+			o.lost = append(o.lost, lostRange{st.partition, how.LostFrom, how.LostTo})
 		}
 		st.pos = how.At
 		st.seek(how.At, &how)
 	default:
 		o.miss(bridge.ReasonUnknownEpoch)
-		return true, nil
+		return true
 	}
-	return false, nil
+	return false
 }
 
 // seek begins in the cache after a position if the cache reaches back that far, else in Kafka.

@@ -90,7 +90,7 @@ type env struct {
 	MaxUserPublishes     string `envconfig:"TIDEWIRE_MAX_USER_PUBLISHES_PER_SECOND" default:"5000" desc:"publishes of a user a second, or of an address whose clients do not say who they are, on this node; 0: no limit"`
 	MaxReplays           string `envconfig:"TIDEWIRE_MAX_REPLAYS" default:"64" desc:"partitions read from Kafka at once, for clients that resume"`
 	MaxSessionReplays    string `envconfig:"TIDEWIRE_MAX_SESSION_REPLAYS" default:"4" desc:"partitions read from Kafka at once for one session that resumes"`
-	MaxReplayBytes       string `envconfig:"TIDEWIRE_MAX_REPLAY_BYTES_PER_SECOND" default:"" show:"16 MiB a processor" desc:"bytes of records read from Kafka a second for clients that resume, all together; 0: no limit"`
+	MaxReplayBytes       string `envconfig:"TIDEWIRE_MAX_REPLAY_BYTES_PER_SECOND" default:"" show:"64 MiB a processor" desc:"bytes of records read from Kafka a second for clients that resume, all together; 0: no limit"`
 	MaxWaitingReplays    string `envconfig:"TIDEWIRE_MAX_WAITING_REPLAYS" default:"65536" desc:"partitions of all subscriptions that are read from Kafka for their clients or wait to be"`
 	MaxPendingBytes      string `envconfig:"TIDEWIRE_MAX_PENDING_BYTES" default:"" show:"10% of memory, at least 16 MiB and four of the largest frames" desc:"bytes kept in all for clients whose sockets do not take them, and of messages that are not whole; as much again of publishes on their way to Kafka"`
 

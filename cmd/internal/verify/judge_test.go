@@ -221,6 +221,14 @@ func TestBreachesAreFound(t *testing.T) {
 			events := s.Subscribers[0].Events
 			events[len(events)-1].Prev = posAt(8) // of the other key
 		}},
+		"a predecessor before one that came, behind others of which only a vector tells": {want{Disagree: 1}, func(s *scene) {
+			s.client("/t/k0").begin(Pos{}).msg(0, 2, 4).cut()
+			s.Subscribers[0].Left = true
+			s.Kafka = append(s.Kafka, Record{Partition: Partition{topic, 0}, Offset: 12, ID: "n", Subject: "/t/k0", TS: s.Began.Add(s.tick()).UnixMilli()})
+			s.client("/t/k0").begin(Pos{2, 7}).msgAs("n", Pos{3, 1})
+			events := s.Subscribers[1].Events
+			events[len(events)-1].Prev = posAt(2)
+		}},
 		"a predecessor left out": {want{Disagree: 1}, func(s *scene) {
 			s.client("/t/*").begin(Pos{}).all()
 			events := s.Subscribers[0].Events

@@ -372,12 +372,17 @@ func (w *stream) checkPrev(e *Event, c *cursor, m *entry) {
 	if e.Prev == (Pos{}) {
 		return
 	}
+	sure := m.prev // the last before it whose position is known
+	for sure != nil && sure.guessed {
+		sure = sure.prev
+	}
 	switch {
 	case !m.pos.After(e.Prev):
 		w.breach(1, Disagree, e, c, fmt.Sprintf("%s %v names %v as the one before it", e.ID, m.pos, e.Prev))
-	case m.prev != nil && m.prev.guessed: // of before the run
-	case m.prev != nil && m.prev.gone == "" && m.prev.pos.After(e.Prev):
-		w.breach(1, Disagree, e, c, fmt.Sprintf("%s %v names %v as the one before it, and that is %s %v", e.ID, m.pos, e.Prev, m.prev.id, m.prev.pos))
+	case sure != nil && sure.gone == "" && sure.pos.After(e.Prev):
+		w.breach(1, Disagree, e, c, fmt.Sprintf("%s %v names %v as the one before it, and that is not before %s %v", e.ID, m.pos, e.Prev, sure.id, sure.pos))
+	case sure != m.prev:
+		// What is in between was in Kafka before this run, or nobody was told of it.
 	case len(c.line.removals) == 0 && !c.line.vague && (m.prev == nil || e.Prev.After(m.prev.pos)):
 		w.breach(1, Disagree, e, c, fmt.Sprintf("%s %v names %v as the one before it, and its subject has no record there", e.ID, m.pos, e.Prev))
 	}
