@@ -81,6 +81,9 @@ const kernelBytes = 256 << 20
 // userPublishes is how many publishes a second of one user a node takes.
 const userPublishes = 50
 
+// replayBytes is how many bytes a second a node reads from Kafka for those who resume.
+const replayBytes = 8 << 20
+
 // cacheBytes is each node's budget: less than what the archive holds, so that who goes back to its beginning is served
 // from Kafka.
 const cacheBytes = 32 << 20

@@ -187,8 +187,8 @@ and afterwards each node has the goroutines and file descriptors again that it h
 | p99 in quiet | %s (windows: %s to %s) |
 
 The limits are the defaults but for: `+"`TIDEWIRE_MAX_PENDING_BYTES`"+` %s and `+"`TIDEWIRE_CACHE_BYTES`"+` %s, which otherwise go by the
-machine's memory, and `+"`TIDEWIRE_MAX_USER_PUBLISHES_PER_SECOND`"+` %d, as the default of 5,000 on each of three nodes would not be met by
-what two processors can write to Kafka. Honest clients and attackers come from different addresses of 127.0.0.0/8, so that limits of addresses work.
+machine's memory, and `+"`TIDEWIRE_MAX_USER_PUBLISHES_PER_SECOND`"+` %d and `+"`TIDEWIRE_MAX_REPLAY_BYTES_PER_SECOND`"+` %s, as the defaults
+(5,000, and 64 MiB for each processor) on each of three nodes are more than two processors and one Kafka write and read. Honest clients and attackers come from different addresses of 127.0.0.0/8, so that limits of addresses work.
 What is said again to the cluster port is %s.
 
 The attackers share the processors with what they attack. So each attack keeps to a rate, which is in the table, and its
@@ -198,7 +198,7 @@ the same, and what the network and the kernel take before a node sees it. A proc
 the attackers with many connections are several.
 
 `, count(int64(r.Clients)), keys, r.Rate, verdict, r.Bounds.Ratio, r.Bounds.Window, mib(r.Bounds.Memory), mib(cacheBytes), mib(r.Bounds.Kernel), r.Bounds.Slack.Goroutines,
-		r.Began.UTC().Format("2006-01-02 15:04 UTC"), r.Kafka, r.Machine, ms(quiet.Median), ms(quiet.Least), ms(quiet.Most), mib(r.Bounds.Memory/8), mib(cacheBytes), userPublishes, said)
+		r.Began.UTC().Format("2006-01-02 15:04 UTC"), r.Kafka, r.Machine, ms(quiet.Median), ms(quiet.Least), ms(quiet.Most), mib(r.Bounds.Memory/8), mib(cacheBytes), userPublishes, mib(replayBytes), said)
 	b.WriteString("| attack | what is done, and how much | honest p99 | × quiet | windows | cores: nodes, attackers | most memory: node, kernel | back after | result |\n| --- | --- | --- | --- | --- | --- | --- | --- | --- |\n")
 	about := map[string]string{"quiet": "nothing"}
 	for _, a := range Attacks() {

@@ -137,8 +137,9 @@ func environment(memory int64) []string {
 		"TIDEWIRE_CLUSTER_SECRET=" + clusterSecret,
 		"TIDEWIRE_AUTH=jwt", "TIDEWIRE_AUTH_JWT_SECRET=" + tokenSecret, "TIDEWIRE_COMPRESSION=on",
 		"TIDEWIRE_MAX_CONNECTIONS=", "TIDEWIRE_MAX_CONNECTIONS_PER_IP=", // the defaults
-		// The default is more than Kafka and three nodes on two processors take: it would not be met.
+		// The defaults are more than Kafka and three nodes on two processors take: they would not be met.
 		fmt.Sprintf("TIDEWIRE_MAX_USER_PUBLISHES_PER_SECOND=%d", userPublishes),
+		fmt.Sprintf("TIDEWIRE_MAX_REPLAY_BYTES_PER_SECOND=%d", replayBytes),
 		fmt.Sprintf("TIDEWIRE_MAX_PENDING_BYTES=%d", memory/8), // a tenth of the machine's memory by default, of which there is less for a node here
 		fmt.Sprintf("GOMEMLIMIT=%d", memory*3/4),
 	}
