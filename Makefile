@@ -87,7 +87,7 @@ faults: old ## breaks a cluster of real processes and judges what clients saw (S
 	@exec ./bin/tidewire-faults $(if $(SEED),-seed $(SEED)) $(if $(SCENARIO),-scenario '$(SCENARIO)') $(if $(SOAK),-soak $(SOAK)) \
 	  $(if $(SLICE),-slice $(SLICE)) $(if $(DOC),-o $(DOC)) $(if $(KAFKA),-kafka $(KAFKA)) -old bin/tidewire-$(OLD)
 
-# What `make abuse` passes on when given: ATTACK='half-open|pings', FOR=8s (each), QUIET=15s, DOC=docs/abuse.md, JSON=abuse.json, KAFKA=3.9;
+# What `make abuse` passes on when given: ATTACK='half-open|pings', FOR=15s (each), QUIET=30s, DOC=docs/abuse.md, JSON=abuse.json, KAFKA=3.9;
 # and ABUSEFLAGS for any other flag of tidewire-abuse (`bin/tidewire-abuse -h`).
 .PHONY: abuse
 abuse: ## attacks a cluster of real processes, and judges what honest clients felt of it: 5 minutes (ATTACK= FOR= QUIET= DOC= JSON=)

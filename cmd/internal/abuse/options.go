@@ -16,8 +16,8 @@ type Options struct {
 
 	Clients int           // honest ones; 0: 1,000
 	Rate    int           // records a second to them in all; 0: 200
-	Attack  time.Duration // of each; 0: 8 s
-	Quiet   time.Duration // before the first and after the last; 0: 15 s
+	Attack  time.Duration // of each; 0: 15 s
+	Quiet   time.Duration // before the first and after the last; 0: 30 s
 	Warmup  time.Duration // before anything is measured; 0: 8 s
 	Memory  int64         // bytes that a node may have resident; 0: 512 MiB
 
@@ -31,8 +31,8 @@ func (o *Options) fill() error {
 	setDefault(&o.Kafka, "4")
 	setDefault(&o.Clients, 1000)
 	setDefault(&o.Rate, 200)
-	setDefault(&o.Attack, 8*time.Second)
-	setDefault(&o.Quiet, 15*time.Second)
+	setDefault(&o.Attack, 15*time.Second)
+	setDefault(&o.Quiet, 30*time.Second)
 	setDefault(&o.Warmup, 8*time.Second)
 	setDefault(&o.Memory, 512<<20)
 	if o.Progress == nil {
