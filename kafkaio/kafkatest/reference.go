@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"testing"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -13,8 +14,9 @@ import (
 
 // ReadCommitted returns all records of a topic that a read_committed consumer
 // sees, by partition and offset: the reference for what Tidewire must deliver.
-// It reads up to the last stable offsets as they are when it is called, so
-// records of transactions still open then, and any after them, are left out.
+// It reads up to the last stable offsets as they are when it is called, or soon
+// after for transactions that have just ended; so records of transactions that
+// are still open, and any after them, are left out.
 // opts are for the connection, such as kgo.DialTLSConfig.
 //
 // It sends its own fetches and has kgo take the batches apart, rather than poll a
@@ -42,11 +44,11 @@ func readCommitted(ctx context.Context, brokers []string, topic string, opts []k
 	if err != nil {
 		return nil, err
 	}
-	starts, err := listOffsets(ctx, cl, meta, topic, earliest)
+	starts, err := listOffsets(ctx, cl, meta, topic, earliest, true)
 	if err != nil {
 		return nil, err
 	}
-	ends, err := listOffsets(ctx, cl, meta, topic, latest)
+	ends, err := stableEnds(ctx, cl, meta, topic)
 	if err != nil {
 		return nil, err
 	}
@@ -60,6 +62,35 @@ func readCommitted(ctx context.Context, brokers []string, topic string, opts []k
 	}
 	return out, nil
 }
+
+// stableEnds returns the last stable offset of each partition once it has reached what was the high watermark: a broker
+// says that a transaction has ended before it has written so into the partitions. One that is open is waited for only
+// for stableTime.
+func stableEnds(ctx context.Context, cl *kgo.Client, meta *kmsg.MetadataResponseTopic, topic string) (ends map[int32]int64, err error) {
+	written, err := listOffsets(ctx, cl, meta, topic, latest, false)
+	if err != nil {
+		return nil, err
+	}
+	for deadline := time.Now().Add(stableTime); ; {
+		if ends, err = listOffsets(ctx, cl, meta, topic, latest, true); err != nil {
+			return nil, err
+		}
+		behind := false
+		for p, end := range ends {
+			behind = behind || end < written[p]
+		}
+		if !behind || time.Now().After(deadline) {
+			return ends, nil
+		}
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-time.After(pollInterval):
+		}
+	}
+}
+
+const stableTime = 5 * time.Second
 
 // readPartition returns the committed records with offsets in [from, end).
 func readPartition(ctx context.Context, cl *kgo.Client, topic string, partition int32, from, end int64) ([]Record, error) {
@@ -141,8 +172,8 @@ const (
 )
 
 // listOffsets returns an offset of each partition of a topic: at latest the last
-// stable one.
-func listOffsets(ctx context.Context, cl *kgo.Client, meta *kmsg.MetadataResponseTopic, topic string, when int64) (map[int32]int64, error) {
+// stable one if committed, else the high watermark.
+func listOffsets(ctx context.Context, cl *kgo.Client, meta *kmsg.MetadataResponseTopic, topic string, when int64, committed bool) (map[int32]int64, error) {
 	t := kmsg.NewListOffsetsRequestTopic()
 	t.Topic = topic
 	for _, m := range meta.Partitions {
@@ -151,7 +182,9 @@ func listOffsets(ctx context.Context, cl *kgo.Client, meta *kmsg.MetadataRespons
 		t.Partitions = append(t.Partitions, p)
 	}
 	req := kmsg.NewPtrListOffsetsRequest()
-	req.IsolationLevel = 1
+	if committed {
+		req.IsolationLevel = 1
+	}
 	req.Topics = append(req.Topics, t)
 	resp, err := req.RequestWith(ctx, cl) // kgo sends each leader its part
 	if err != nil {
