@@ -8,6 +8,7 @@ type NodeStatus struct {
 	UptimeSeconds int64             `json:"uptime_seconds"`
 	Ready         bool              `json:"ready"`
 	NotReady      []string          `json:"not_ready,omitempty"` // why not
+	Away          string            `json:"away,omitempty"`      // why it sends its clients elsewhere, such as "isolated"
 	Connections   int64             `json:"connections"`
 	Subscriptions int64             `json:"subscriptions"`
 	Blocked       int64             `json:"blocked"`                // connections whose socket is full

@@ -245,16 +245,17 @@ type Stats struct {
 	Delivered     int64 // messages
 	Bytes         int64 // of messages, frames' headers included
 	SlowCloses    int64
-	Blocked       int64 // connections whose socket is full now
-	Acked         int64 // publishes
-	NotAcked      int64 // publishes that were refused or failed
+	Blocked       int64  // connections whose socket is full now
+	Away          string // why clients are sent elsewhere; empty: they are not
+	Acked         int64  // publishes
+	NotAcked      int64  // publishes that were refused or failed
 }
 
 // Stats counts. Any goroutine may call it.
 func (srv *Server) Stats() Stats {
 	var st Stats
 	srv.mu.Lock()
-	st.Connections, st.Blocked = int64(len(srv.sessions)), int64(len(srv.blocked))
+	st.Connections, st.Blocked, st.Away = int64(len(srv.sessions)), int64(len(srv.blocked)), srv.away
 	srv.mu.Unlock()
 	st.Subscriptions = srv.metrics.subscriptions.Load()
 	st.SlowCloses = srv.metrics.slow.Load()

@@ -163,15 +163,16 @@ func TestCrowdIsThere(t *testing.T) {
 func TestCutOffIsHeldAgainstItsPromises(t *testing.T) {
 	served := verify.Counters{Subscribed: 9, Subscribers: 9}
 	for _, c := range []struct {
+		away    string
 		clients int64
 		n       verify.Counters
 		want    bool
 	}{
-		{0, served, true}, {1, served, false}, {0, verify.Counters{}, false},
-		{0, verify.Counters{Subscribed: 8, Subscribers: 9, NotSubscribed: 1}, false},
+		{"isolated", 0, served, true}, {"", 0, served, false}, {"isolated", 1, served, false}, {"isolated", 0, verify.Counters{}, false},
+		{"isolated", 0, verify.Counters{Subscribed: 8, Subscribers: 9, NotSubscribed: 1}, false},
 	} {
-		if got := elsewhere(bridge.NodeStatus{Connections: c.clients}, c.n); got != c.want {
-			t.Errorf("%d clients, %+v: %v", c.clients, c.n, got)
+		if got := elsewhere(bridge.NodeStatus{Away: c.away, Connections: c.clients}, c.n); got != c.want {
+			t.Errorf("away %q, %d clients, %+v: %v", c.away, c.clients, c.n, got)
 		}
 	}
 	f := newFake(t)

@@ -83,7 +83,7 @@ func cutOff(ctx context.Context, r *Rig) error {
 // the node needs to know, and the time over which clients come to others.
 const elsewhereTime = 20 * time.Second
 
-// servedElsewhere waits until a node has no clients and all of the load's have their subscriptions.
+// servedElsewhere waits until a node takes no clients, has none and all of the load's have their subscriptions.
 func (r *Rig) servedElsewhere(ctx context.Context, i int) error {
 	ctx, cancel := context.WithTimeout(ctx, elsewhereTime)
 	defer cancel()
@@ -94,16 +94,17 @@ func (r *Rig) servedElsewhere(ctx context.Context, i int) error {
 		}
 		n := r.Load.Counters()
 		if !elsewhere(s, n) {
-			return fmt.Errorf("%s was cut off, and still has %d clients; %d of %d subscribers are served", r.Nodes.Name(i), s.Connections, n.Subscribed, n.Subscribers)
+			return fmt.Errorf("%s was cut off, takes clients: %v, and still has %d; %d of %d subscribers are served", r.Nodes.Name(i), s.Away == "", s.Connections, n.Subscribed, n.Subscribers)
 		}
 		r.Note("%s has sent its clients away; %d subscribers are served by others", r.Nodes.Name(i), n.Subscribed)
 		return nil
 	})
 }
 
-// elsewhere says whether a node has no clients, and all subscribers are served.
+// elsewhere says whether a node takes no clients, and has none: those that roam may all be elsewhere for a moment. And all
+// subscribers are served.
 func elsewhere(s bridge.NodeStatus, n verify.Counters) bool {
-	return s.Connections == 0 && n.Subscribed > 0 && n.NotSubscribed == 0
+	return s.Away != "" && s.Connections == 0 && n.Subscribed > 0 && n.NotSubscribed == 0
 }
 
 // commitsNothing checks that a node that is cut off comes no farther in any log during a time, and that another one

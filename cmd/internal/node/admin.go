@@ -86,7 +86,7 @@ func (n *Node) Status() bridge.NodeStatus {
 	}
 	s.Ready = len(s.NotReady) == 0
 	edge, store := n.edge.Stats(), n.store.Stats()
-	s.Connections, s.Subscriptions, s.Blocked = edge.Connections, edge.Subscriptions, edge.Blocked
+	s.Connections, s.Subscriptions, s.Blocked, s.Away = edge.Connections, edge.Subscriptions, edge.Blocked, edge.Away
 	s.Counters = &bridge.Counters{
 		Records: n.metrics.records.Load(), RecordBytes: n.metrics.recordBytes.Load(),
 		Delivered: edge.Delivered, DeliveredBytes: edge.Bytes, Publishes: edge.Acked, NotPublished: edge.NotAcked,

@@ -165,6 +165,9 @@ func TestIsolatedNodeSendsItsClientsElsewhere(t *testing.T) {
 	if err != nil || res.StatusCode != http.StatusServiceUnavailable || res.Header.Get("Retry-After") == "" {
 		t.Errorf("a new client of an isolated node: %+v, %v", res, err)
 	}
+	if away := c.nodes[0].node.Status().Away; away != "isolated" {
+		t.Errorf("its status says that it is away for %q", away)
+	}
 	eventually(t, "the roaming client to resume elsewhere", func() bool { return roaming.count() >= records })
 
 	net.mend("n1")
