@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -26,8 +27,9 @@ func (c *cluster) seat(groups int) {
 	}
 }
 
-// elect makes node i lead group g, without waiting for timers. An election may fail, because a vote comes late or
-// because another node stands at the same time, as they do in a cluster that begins.
+// elect makes node i lead group g, without waiting for timers. In a cluster that begins another may lead already, and i
+// lack the last it wrote: who stands then deposes that leader and gets no votes. So who stands is the one that has it all:
+// i, or else, when nobody leads, the one that will bring i up to date.
 func (c *cluster) elect(g bridge.GroupID, i int) {
 	c.t.Helper()
 	var stood time.Time
@@ -36,7 +38,7 @@ func (c *cluster) elect(g bridge.GroupID, i int) {
 			return true
 		}
 		// One that has met the others too late to begin with them does not stand: it has to catch up first.
-		if time.Since(stood) > 2*time.Second && c.nodes[i].groups[g].campaign(5*time.Second) {
+		if who := c.longest(g, i); time.Since(stood) > 2*time.Second && (who == i || c.leader(g) < 0) && c.nodes[who].groups[g].campaign(5*time.Second) {
 			stood = time.Now()
 		}
 		return false
@@ -46,6 +48,27 @@ func (c *cluster) elect(g bridge.GroupID, i int) {
 			eventually(c.t, "all know it", func() bool { id, _ := n.Leader(g); return id == c.peers[i].ID })
 		}
 	}
+}
+
+// longest returns which of the running nodes has the longest log, in Raft's sense: i if it is one of those.
+func (c *cluster) longest(g bridge.GroupID, i int) int {
+	last := func(j int) (term, index int) {
+		stats := c.nodes[j].groups[g].raft.Stats()
+		term, _ = strconv.Atoi(stats["last_log_term"])
+		index, _ = strconv.Atoi(stats["last_log_index"])
+		return term, index
+	}
+	who := i
+	term, index := last(i)
+	for j, n := range c.nodes {
+		if n == nil {
+			continue
+		}
+		if t, x := last(j); t > term || t == term && x > index {
+			who, term, index = j, t, x
+		}
+	}
+	return who
 }
 
 func (c *cluster) waitConnected() {
