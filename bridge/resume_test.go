@@ -102,16 +102,23 @@ func TestResolveTruncated(t *testing.T) {
 	n.wantResolve(at(1, 1), Resolution{Verdict: Lost, Offset: 4, At: at(2, 2), Reason: ReasonTruncated, LostFrom: at(1, 2), LostTo: at(2, 2)})
 }
 
-// A client that comes from a node that is ahead: this one waits until it is there too.
-func TestResolveAheadOfThisNode(t *testing.T) {
-	k, r := newKafka(), newRaft()
-	n1, n2 := r.node(t, k, "n1"), r.node(t, k, "n2")
+// twoNodes have read a record of orders0, of which the first is the coordinator.
+func twoNodes(t *testing.T) (k *fakeKafka, r *fakeRaft, n1, n2 *testNode) {
+	t.Helper()
+	k, r = newKafka(), newRaft()
+	n1, n2 = r.node(t, k, "n1"), r.node(t, k, "n2")
 	for _, n := range []*testNode{n1, n2} {
 		n.TopicsChanged(topicMap("orders", 1, 1))
 	}
 	n1.lead()
 	k.write(orders0, "", "a")
 	n2.wantNext(orders0, 1)
+	return k, r, n1, n2
+}
+
+// A client that comes from a node that is ahead: this one waits until it is there too.
+func TestResolveAheadOfThisNode(t *testing.T) {
+	k, r, n1, n2 := twoNodes(t)
 	r.hold(0, "n2", true)
 	k.write(orders0, "", "b", "c")
 	n1.wantNext(orders0, 3)
@@ -160,14 +167,7 @@ func TestResolveAheadOfThisNode(t *testing.T) {
 // A coordinator that was deposed without noticing it, or that lags behind its followers, does not say where the partition
 // ends: it would take for unknown what clients of others have seen, and tell them of a loss.
 func TestHeadIsWhatTheClusterKnows(t *testing.T) {
-	k, r := newKafka(), newRaft()
-	n1, n2 := r.node(t, k, "n1"), r.node(t, k, "n2")
-	for _, n := range []*testNode{n1, n2} {
-		n.TopicsChanged(topicMap("orders", 1, 1))
-	}
-	n1.lead()
-	k.write(orders0, "", "a")
-	n2.wantNext(orders0, 1)
+	k, r, n1, n2 := twoNodes(t)
 	r.hold(0, "n1", true)
 	r.usurped(0, "n2")
 	ctx := testContext(t)

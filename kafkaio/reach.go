@@ -26,7 +26,7 @@ type Reach struct {
 	group  func(bridge.TopicPartition) bridge.GroupID
 	log    zerolog.Logger
 
-	silence time.Duration // reachSilence, but for a test
+	silence time.Duration // how long a broker may leave questions unanswered: reachSilence
 
 	probes map[string]*probe // by address; owned by Run
 	wg     sync.WaitGroup

@@ -12,10 +12,11 @@ import (
 // it does. There the cursor joins the cache: the replay has delivered everything up to a position, and
 // the cache is read from the first entry after it, so there is no seam.
 //
-// All of them together keep to a pace (replaypace.go), and each to its client's: no more than maxPending bytes wait for it.
-// While they do not drain, the replay gives its slot back, so that clients who do not read keep nobody else from being served; and no other
-// replay of the session begins to read while maxSessionPending bytes wait, so that a client with many
-// subscriptions costs no more than one with a few. A client that takes nothing for StallTimeout is slow.
+// All replays together keep to a pace (replaypace.go), and each to its client's: no more than maxPending bytes wait
+// for it. While they do not drain, the replay gives its slot back, so that clients who do not read keep nobody else
+// from being served; and no other replay of the session begins to read while maxSessionPending bytes wait, so that a
+// client with many subscriptions costs no more than one with a few. A client that takes nothing for StallTimeout is
+// slow.
 type replay struct {
 	// Set once.
 	s      *session

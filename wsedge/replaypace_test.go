@@ -38,6 +38,13 @@ func TestReplayPace(t *testing.T) {
 	}
 }
 
+// Without a setting there is a bound.
+func TestReplayPaceHasADefault(t *testing.T) {
+	if p := newEdge(t, cache.Config{}, nil).srv.replayPace; p.perSecond != DefaultReplayBytes() || p.perSecond < 64<<20 {
+		t.Errorf("%d bytes a second", p.perSecond)
+	}
+}
+
 // Who gives up while it waits, or has counted more than came, owes nothing, and the next goes on.
 func TestReplaysThatEndOweNothing(t *testing.T) {
 	srv := &Server{replayPace: newReplayPace(1<<10, func() time.Duration { return 0 })}
@@ -45,7 +52,9 @@ func TestReplaysThatEndOweNothing(t *testing.T) {
 	if err := unread.before(t.Context()); err != nil || srv.replayPace.empty == 0 {
 		t.Errorf("nothing was counted before it was read: %v", err)
 	}
-	unread.end()
+	if unread.end(); srv.replayPace.empty != 0 {
+		t.Fatalf("%v are owed for nothing", srv.replayPace.empty)
+	}
 	first := pacedReader{srv: srv}
 	if err := first.before(t.Context()); err != nil {
 		t.Fatal(err)

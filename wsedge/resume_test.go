@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -296,5 +297,40 @@ func TestResumeFromANodeThatKnowsMorePartitions(t *testing.T) {
 	e.node.mu.Unlock()
 	if m := ask(); m.Op != "subbed" || m.Recovered == nil || !*m.Recovered || len(m.At) != 5 {
 		t.Errorf("an added partition: %s", m.raw)
+	}
+}
+
+// The partitions of one sub are asked for side by side: a node that is behind asks a coordinator for each of them. Where
+// one of them cannot be looked up, the client is to try again.
+func TestPlacesAreResolvedSideBySide(t *testing.T) {
+	e := newEdge(t, cache.Config{}, nil)
+	const partitions = 4 // of prices
+	var asked atomic.Int32
+	all := make(chan struct{})
+	e.node.onResolve = func(bridge.TopicPartition) {
+		if asked.Add(1) == partitions {
+			close(all)
+		}
+		select {
+		case <-all:
+		case <-time.After(waitTime):
+			t.Errorf("%d of %d are asked for at a time", asked.Load(), partitions)
+		}
+	}
+	c := e.dial()
+	const sub = `{"op":"sub","subject":"/prices/*","resume":[[0,1,0],[1,1,0],[2,1,0],[3,1,0]]}`
+	c.send(sub)
+	if m := c.next(); m.Op != "subbed" || len(m.At) != partitions {
+		t.Error(m.raw)
+	}
+	c.send(`{"op":"unsub","subject":"/prices/*"}`)
+	for c.next().Op != "unsubbed" {
+	}
+	e.node.mu.Lock()
+	e.node.down = true
+	e.node.mu.Unlock()
+	c.send(sub)
+	if m := c.next(); m.Code != "unavailable" || m.RetryMS != 20 {
+		t.Error(m.raw)
 	}
 }

@@ -220,8 +220,11 @@ type resolved struct {
 	how   Resolution
 }
 
-// resolve asks how to go on after the positions of a sub, for each of partitions.
+// resolve asks how to go on after the positions of a sub, for each of partitions. The first error ends it.
 func (srv *Server) resolve(ctx context.Context, op *Op, partitions []int32) ([]resolved, error) {
+	if !op.Resumed {
+		return nil, nil
+	}
 	places := make([]resolved, len(partitions))
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
