@@ -37,7 +37,6 @@ func offsets(t *testing.T, brokers []string, topic string, trim func(before int6
 	r := newRig(t, brokers, topic)
 	tp := bridge.TopicPartition{Topic: topic, Partition: 1}
 	pr := kafkatest.NewManualProducer(t, brokers)
-	// Recent, or Kafka's retention would delete the records.
 	base := time.Now().Add(-time.Hour).Truncate(time.Millisecond)
 	for i := range 10 {
 		x := rec(topic, 1, "k", "v")

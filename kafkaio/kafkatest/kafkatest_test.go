@@ -43,6 +43,33 @@ func rec(topic, key, value string) *Record {
 	return &Record{Topic: topic, Key: []byte(key), Value: []byte(value)}
 }
 
+// TestOldRecordsStay has a record of long ago outlive the broker's looks at what is too old, of which a topic that says how old
+// records may be shows that one has been taken.
+func TestOldRecordsStay(t *testing.T) {
+	t.Parallel()
+	EachVersion(t, func(t *testing.T, version string) {
+		t.Parallel()
+		c := Shared(t, version)
+		ages, stays, goes := map[string]string{"retention.ms": "1000"}, Topic(t), Topic(t)
+		c.CreateTopic(stays, 1, nil)
+		c.CreateTopic(goes, 1, ages)
+		p := NewProducer(t, c.Brokers())
+		for _, topic := range []string{stays, goes} {
+			r := rec(topic, "k", "old")
+			r.Timestamp = time.UnixMilli(1_700_000_000_000)
+			p.Produce(r)
+		}
+		deadline := time.Now().Add(time.Minute)
+		for len(ReadCommitted(t, c.Brokers(), goes)) > 0 {
+			if time.Now().After(deadline) {
+				t.Fatal("the broker has not looked for old records for a minute")
+			}
+			time.Sleep(100 * time.Millisecond)
+		}
+		equal(t, "old records", values(ReadCommitted(t, c.Brokers(), stays)), []string{"old"})
+	})
+}
+
 // TestTopics makes, grows, trims and deletes a topic, with real records in it.
 func TestTopics(t *testing.T) {
 	t.Parallel()
@@ -50,13 +77,23 @@ func TestTopics(t *testing.T) {
 		t.Parallel()
 		c := Shared(t, version)
 		topic := Topic(t)
-		c.CreateTopic(topic, 1, map[string]string{"retention.ms": "-1"})
+		c.CreateTopic(topic, 1, nil)
 		p := NewProducer(t, c.Brokers())
 		p.Produce(rec(topic, "k", "a"), rec(topic, "k", "b"), rec(topic, "k", "c"))
 		equal(t, "read", values(ReadCommitted(t, c.Brokers(), topic)), []string{"a", "b", "c"})
 
 		c.DeleteRecords(topic, 0, 2)
 		equal(t, "after DeleteRecords", values(ReadCommitted(t, c.Brokers(), topic)), []string{"c"})
+		cl, err := kgo.NewClient(kgo.SeedBrokers(c.Brokers()...))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer cl.Close()
+		late, err := readPartition(t.Context(), cl, topic, 0, 0, 3) // as when they are deleted while it reads
+		if err != nil {
+			t.Fatal(err)
+		}
+		equal(t, "from what is deleted on", values(late), []string{"c"})
 		c.AddPartitions(topic, 3)
 		m := NewManualProducer(t, c.Brokers())
 		m.Produce(&Record{Topic: topic, Partition: 2, Value: []byte("d")})

@@ -14,7 +14,8 @@ import (
 // (topics of the broker itself with few partitions, a small cleaner buffer), to
 // let tests see in a second what takes minutes in production (retention,
 // compaction, a dead broker), or to keep a test honest (no topic made by
-// chance). Sessions of consumer groups keep their defaults, 6 s at least, as
+// chance, no record deleted for the timestamp a test gave it unless its topic
+// says how old records may be). Sessions of consumer groups keep their defaults, 6 s at least, as
 // clients will meet them.
 func (k *cluster) properties(n *node) string {
 	var voters []string
@@ -59,6 +60,7 @@ func (k *cluster) properties(n *node) string {
 		"log.cleaner.backoff.ms":                                      "500",
 		"log.initial.task.delay.ms":                                   "500",
 		"log.retention.check.interval.ms":                             "1000",
+		"log.retention.ms":                                            "-1",
 		"log.segment.delete.delay.ms":                                 "1000",
 		"transaction.abort.timed.out.transaction.cleanup.interval.ms": "1000",
 		"num.network.threads":                                         "2",

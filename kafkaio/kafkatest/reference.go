@@ -101,6 +101,9 @@ func readPartition(ctx context.Context, cl *kgo.Client, topic string, partition 
 		err := poll(ctx, func() error { // leaders move while brokers come and go
 			var err error
 			fetched, next, err = fetch(ctx, cl, topic, partition, at)
+			if errors.Is(err, kerr.OffsetOutOfRange) {
+				next, err = movedStart(ctx, cl, topic, partition, at)
+			}
 			return err
 		})
 		if err != nil {
@@ -117,6 +120,22 @@ func readPartition(ctx context.Context, cl *kgo.Client, topic string, partition 
 		at = next
 	}
 	return out, nil
+}
+
+// movedStart returns where a partition begins since its records from at on were deleted, and an error when they were not.
+func movedStart(ctx context.Context, cl *kgo.Client, topic string, partition int32, at int64) (int64, error) {
+	meta, err := topicMetadata(ctx, cl, topic)
+	if err != nil {
+		return 0, err
+	}
+	starts, err := listOffsets(ctx, cl, meta, topic, earliest, true)
+	if err != nil {
+		return 0, err
+	}
+	if starts[partition] <= at {
+		return 0, fmt.Errorf("%w: it begins at %d", kerr.OffsetOutOfRange, starts[partition])
+	}
+	return starts[partition], nil
 }
 
 // fetch sends one fetch to the partition's leader and returns the committed
