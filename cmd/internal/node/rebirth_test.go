@@ -164,11 +164,13 @@ func (c *aCluster) publishAgain(t *testing.T, topic, who string, m int) (a frame
 	return a
 }
 
-// epochs are the epochs in force, as node 0 knows them.
+// epochs are the newest epochs that any node knows; all must be up.
 func (c *aCluster) epochs(topic string) (epochs [4]uint64) {
-	for _, p := range c.nodes[0].node.bridge.PartitionStatuses() {
-		if p.Topic == topic {
-			epochs[p.Partition] = uint64(p.Epoch)
+	for _, n := range c.nodes { // any of them may be behind
+		for _, p := range n.node.bridge.PartitionStatuses() {
+			if p.Topic == topic {
+				epochs[p.Partition] = max(epochs[p.Partition], uint64(p.Epoch))
+			}
 		}
 	}
 	return epochs
