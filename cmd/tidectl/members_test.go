@@ -4,8 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"math/rand/v2"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
@@ -16,6 +14,7 @@ import (
 
 	"github.com/tidewire/tidewire/bridge"
 	"github.com/tidewire/tidewire/cmd/internal/node"
+	"github.com/tidewire/tidewire/internal/freeport"
 	"github.com/tidewire/tidewire/kafkaio"
 	"github.com/tidewire/tidewire/kafkaio/kafkatest"
 	"github.com/tidewire/tidewire/replication"
@@ -40,15 +39,11 @@ type runningNode struct {
 
 // peer takes a port for a node.
 func peer(t *testing.T, name string) replication.Peer {
-	for {
-		// Below the range from which the system takes ports for outgoing connections.
-		ln, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 15000+rand.IntN(15000)))
-		if err != nil {
-			continue
-		}
-		defer func() { _ = ln.Close() }()
-		return replication.Peer{ID: bridge.NodeID(name), Addr: ln.Addr().String()}
+	ports, err := freeport.Take(1)
+	if err != nil {
+		t.Fatal(err)
 	}
+	return replication.Peer{ID: bridge.NodeID(name), Addr: fmt.Sprintf("127.0.0.1:%d", ports[0])}
 }
 
 func (c *nodes) start(self replication.Peer, peers []replication.Peer) {

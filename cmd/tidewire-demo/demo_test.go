@@ -15,23 +15,9 @@ import (
 
 	"github.com/rs/zerolog"
 	tidewire "github.com/tidewire/tidewire/clients/go"
+	"github.com/tidewire/tidewire/internal/freeport"
 	"go.uber.org/goleak"
 )
-
-// freePorts are ports that nothing listened on a moment ago.
-func freePorts(t *testing.T, n int) []int {
-	t.Helper()
-	var ports []int
-	for range n {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer l.Close()
-		ports = append(ports, l.Addr().(*net.TCPAddr).Port)
-	}
-	return ports
-}
 
 func eventually(t *testing.T, what string, cond func() bool) {
 	t.Helper()
@@ -48,7 +34,10 @@ func TestDemo(t *testing.T) {
 	ignore := goleak.IgnoreCurrent()
 	tmp := t.TempDir()
 	t.Setenv("TMPDIR", tmp)
-	ports := freePorts(t, 9)
+	ports, err := freeport.Take(9)
+	if err != nil {
+		t.Fatal(err)
+	}
 	cfg := config{
 		host: "127.0.0.1", clientPorts: ports[:3], adminPorts: ports[3:6], clusterPorts: ports[6:], rate: 200,
 		log: zerolog.New(zerolog.NewTestWriter(t)).Level(zerolog.WarnLevel),

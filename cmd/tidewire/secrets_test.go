@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -30,6 +29,7 @@ import (
 	"github.com/golang-jwt/jwt/v5"
 
 	"github.com/tidewire/tidewire/cmd/internal/node"
+	"github.com/tidewire/tidewire/internal/freeport"
 	"github.com/tidewire/tidewire/kafkaio/kafkatest"
 )
 
@@ -279,13 +279,12 @@ func runUntil(t *testing.T, env map[string]string, want ...string) said {
 	maps.Copy(env, ofEveryNode)
 	var asked func() bool
 	env["TIDEWIRE_AUTH_WEBHOOK"], asked = startDecider(t)
-	for _, name := range []string{"TIDEWIRE_LISTEN", "TIDEWIRE_ADMIN_LISTEN", "TIDEWIRE_CLUSTER_LISTEN"} {
-		ln, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		env[name] = ln.Addr().String()
-		_ = ln.Close()
+	ports, err := freeport.Take(3)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, name := range []string{"TIDEWIRE_LISTEN", "TIDEWIRE_ADMIN_LISTEN", "TIDEWIRE_CLUSTER_LISTEN"} {
+		env[name] = fmt.Sprintf("127.0.0.1:%d", ports[i])
 	}
 	cmd := command(t, env)
 	var stdout, stderr output
@@ -304,6 +303,11 @@ func runUntil(t *testing.T, env map[string]string, want ...string) said {
 			_ = cmd.Process.Kill()
 			<-exited
 			t.Fatalf("the log does not hold %q:\n%s", want, stderr.String())
+		}
+		select {
+		case err := <-exited:
+			t.Fatalf("it ended (%v), and the log does not hold %q:\n%s", err, want, stderr.String())
+		default:
 		}
 	}
 	if slices.Contains(want, taken) { // a node without Kafka keeps who asks for records waiting

@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"strings"
@@ -19,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tidewire/tidewire/cmd/internal/node"
+	"github.com/tidewire/tidewire/internal/freeport"
 	"github.com/tidewire/tidewire/internal/secret"
 	"github.com/tidewire/tidewire/kafkaio"
 	"github.com/tidewire/tidewire/kafkaio/kafkatest"
@@ -27,30 +27,20 @@ import (
 
 const waitTime = time.Minute
 
-// freePort returns an address on which nobody listens: the node does not tell which port it chose for its peers.
-func freePort(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := l.Close(); err != nil {
-		t.Fatal(err)
-	}
-	return l.Addr().String()
-}
-
 // startNode starts a node in this process, with tokens and a cluster secret, and returns it as attackers see it, and a client of
 // its Kafka.
 func startNode(t *testing.T) (Target, *kgo.Client) {
 	t.Helper()
 	brokers := kafkatest.Fake(t, kfake.SeedTopics(partitions, live, archive, chat)).Brokers()
+	ports, err := freeport.Take(1) // the node does not tell which it chose for its peers
+	if err != nil {
+		t.Fatal(err)
+	}
 	cfg := node.Defaults()
-	cfg.NodeID, cfg.Listen, cfg.AdminListen, cfg.ClusterListen = "n1", "127.0.0.1:0", "127.0.0.1:0", freePort(t)
+	cfg.NodeID, cfg.Listen, cfg.AdminListen, cfg.ClusterListen = "n1", "127.0.0.1:0", "127.0.0.1:0", fmt.Sprintf("127.0.0.1:%d", ports[0])
 	cfg.ClusterSecret, cfg.Compression = secret.Of(clusterSecret), true
 	cfg.DataDir, cfg.KafkaBrokers, cfg.CacheBytes, cfg.Log = t.TempDir(), brokers, 64<<20, zerolog.Nop()
 	cfg.Auth = &jwtauth.Config{Secret: func() []byte { return []byte(tokenSecret) }, Claim: "tidewire", MaxLifetime: 720 * time.Hour}
-	var err error
 	if cfg.Topics, err = kafkaio.ParseSelectors(live + "," + archive + "," + chat); err != nil {
 		t.Fatal(err)
 	}

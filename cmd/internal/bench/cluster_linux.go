@@ -222,7 +222,9 @@ func freePorts(n int) ([]string, error) {
 			continue
 		}
 		_ = l.Close()
-		out = append(out, addr)
+		if !slices.Contains(out, addr) {
+			out = append(out, addr)
+		}
 	}
 	return out, nil
 }

@@ -6,15 +6,16 @@ import (
 	"encoding/json"
 	"fmt"
 	"io/fs"
-	"math/rand/v2"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/tidewire/tidewire/internal/freeport"
 )
 
 const (
@@ -129,7 +130,14 @@ func startDemo(t *testing.T) *demo {
 	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", bin, "../../tidewire-demo").CombinedOutput(); err != nil {
 		t.Fatalf("go build: %v\n%s", err, out)
 	}
-	ports := freePorts(t, 10)
+	free, err := freeport.Take(10)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var ports []string
+	for _, p := range free {
+		ports = append(ports, strconv.Itoa(p))
+	}
 	list := func(ports []string) string { return strings.Join(ports, ",") }
 	for i := range 3 {
 		d.clients = append(d.clients, "127.0.0.1:"+ports[i])
@@ -185,24 +193,6 @@ func startDemo(t *testing.T) *demo {
 		t.Fatalf("the demo did not start: %s", stderr.String())
 	}
 	return d
-}
-
-// freePorts returns ports below the range from which the system takes ports for outgoing connections, so that
-// none is taken before the demo listens on it.
-func freePorts(t *testing.T, n int) (ports []string) {
-	t.Helper()
-	for port := 15000 + rand.IntN(15000); len(ports) < n; port++ {
-		if port >= 30000 {
-			port = 15000
-		}
-		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
-		if err != nil {
-			continue
-		}
-		_ = l.Close()
-		ports = append(ports, fmt.Sprint(port))
-	}
-	return ports
 }
 
 // run runs a scenario of testdata/browser.

@@ -5,8 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -22,6 +20,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/tidewire/tidewire/cmd/internal/node"
+	"github.com/tidewire/tidewire/internal/freeport"
 )
 
 // This file does what `docker compose up` would, without Docker: the same variables, the same commands,
@@ -138,18 +137,13 @@ func newComposeKafka(t *testing.T) *composeKafka {
 	return k
 }
 
-// freeAddress is on the loopback interface, below the ports that the system gives to outgoing connections.
+// freeAddress is on the loopback interface.
 func freeAddress(t *testing.T) string {
-	for {
-		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 15000+rand.IntN(15000)))
-		if err != nil {
-			continue
-		}
-		if err := l.Close(); err != nil {
-			t.Fatal(err)
-		}
-		return l.Addr().String()
+	ports, err := freeport.Take(1)
+	if err != nil {
+		t.Fatal(err)
 	}
+	return fmt.Sprintf("127.0.0.1:%d", ports[0])
 }
 
 // run runs a command of the file.

@@ -8,6 +8,8 @@ import (
 	"os/exec"
 	"sync"
 	"time"
+
+	"github.com/tidewire/tidewire/internal/freeport"
 )
 
 // loopback is the network where namespaces are not allowed: every process listens on a port of 127.0.0.1, and
@@ -73,12 +75,12 @@ func (l *loopback) listen(host string, port int) (string, error) {
 	if !l.hosts[host] {
 		return "", fmt.Errorf("no host %s", host)
 	}
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	ports, err := freeport.Take(1) // it must find it again after it was killed
 	if err != nil {
 		return "", err
 	}
-	l.ports[key] = ln.Addr().String()
-	return l.ports[key], ln.Close()
+	l.ports[key] = fmt.Sprintf("127.0.0.1:%d", ports[0])
+	return l.ports[key], nil
 }
 
 func (l *loopback) Dial(from, to string, port int) (string, error) {

@@ -3,8 +3,6 @@ package jstest
 import (
 	"context"
 	"fmt"
-	"math/rand/v2"
-	"net"
 	"path/filepath"
 	"testing"
 	"time"
@@ -13,6 +11,7 @@ import (
 
 	"github.com/tidewire/tidewire/bridge"
 	"github.com/tidewire/tidewire/cmd/internal/node"
+	"github.com/tidewire/tidewire/internal/freeport"
 	"github.com/tidewire/tidewire/kafkaio"
 	"github.com/tidewire/tidewire/replication"
 )
@@ -33,7 +32,11 @@ func startNodes(t *testing.T, brokers []string, topics, publish string) []string
 		t.Fatal(err)
 	}
 	var peers []replication.Peer
-	for i, port := range freePorts(t, 3) {
+	ports, err := freeport.Take(3)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, port := range ports {
 		peers = append(peers, replication.Peer{ID: bridge.NodeID(fmt.Sprintf("n%d", i+1)), Addr: fmt.Sprintf("127.0.0.1:%d", port)})
 	}
 	var nodes []*node.Node
@@ -78,21 +81,4 @@ func startNodes(t *testing.T, brokers []string, topics, publish string) []string
 		}
 	}
 	return addrs
-}
-
-// freePorts returns ports below the range from which the system takes ports for outgoing connections, so
-// that none is taken before a node listens on it.
-func freePorts(t *testing.T, n int) []int {
-	t.Helper()
-	var ports []int
-	for len(ports) < n {
-		port := 15000 + rand.IntN(15000)
-		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
-		if err != nil {
-			continue
-		}
-		_ = l.Close()
-		ports = append(ports, port)
-	}
-	return ports
 }

@@ -17,6 +17,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/tidewire/tidewire/internal/freeport"
 )
 
 const root = "../../../"
@@ -30,7 +32,10 @@ const buildTime = 8 * time.Minute
 func TestReadmeNewcomer(t *testing.T) {
 	needNode(t)
 	blocks := newcomerBlocks(t)
-	ports := freePorts(t, 10)
+	ports, err := freeport.Take(10)
+	if err != nil {
+		t.Fatal(err)
+	}
 	list := func(ports []int) string { return strings.Trim(strings.ReplaceAll(fmt.Sprint(ports), " ", ","), "[]") }
 	home := t.TempDir()
 	env := newcomerEnv(t,

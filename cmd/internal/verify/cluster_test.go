@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
-	"net"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -15,6 +14,7 @@ import (
 
 	"github.com/tidewire/tidewire/bridge"
 	"github.com/tidewire/tidewire/cmd/internal/node"
+	"github.com/tidewire/tidewire/internal/freeport"
 	"github.com/tidewire/tidewire/kafkaio"
 	"github.com/tidewire/tidewire/kafkaio/kafkatest"
 	"github.com/tidewire/tidewire/replication"
@@ -49,7 +49,11 @@ func startClusterOn(t *testing.T, brokers []string, topics string) *aCluster {
 		t.Fatal(err)
 	}
 	var peers []replication.Peer
-	for i, port := range freePorts(t, 3) {
+	ports, err := freeport.Take(3)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, port := range ports {
 		peers = append(peers, replication.Peer{ID: bridge.NodeID(fmt.Sprintf("n%d", i+1)), Addr: fmt.Sprintf("127.0.0.1:%d", port)})
 	}
 	group := "verify-" + strconv.FormatUint(rand.Uint64(), 36)
@@ -111,20 +115,4 @@ func (c *aCluster) stop(t *testing.T, i int) {
 	case <-time.After(waitTime):
 		t.Errorf("node %d does not stop", i)
 	}
-}
-
-// freePorts returns ports below those that the system gives to outgoing connections.
-func freePorts(t *testing.T, n int) []int {
-	t.Helper()
-	var ports []int
-	for len(ports) < n {
-		port := 15000 + rand.IntN(15000)
-		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
-		if err != nil {
-			continue
-		}
-		_ = l.Close()
-		ports = append(ports, port)
-	}
-	return ports
 }
