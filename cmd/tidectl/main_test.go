@@ -20,6 +20,9 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
+// waitTime bounds every wait and every command. It is long because machines are shared: a wait that ends well ends early.
+const waitTime = time.Minute
+
 // output is a buffer that may be read while it is written.
 type output struct {
 	mu sync.Mutex
@@ -46,7 +49,11 @@ type result struct {
 }
 
 func startCmd(t *testing.T, vars map[string]string, in io.Reader, args ...string) *result {
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	return startCmdIn(context.Background(), vars, in, args...)
+}
+
+func startCmdIn(ctx context.Context, vars map[string]string, in io.Reader, args ...string) *result {
+	ctx, cancel := context.WithTimeout(ctx, waitTime)
 	r := &result{cancel: cancel, code: make(chan int, 1)}
 	go func() {
 		r.code <- run(ctx, args, env{in: in, out: &r.out, err: &r.err, get: func(n string) string { return vars[n] }})
@@ -64,9 +71,15 @@ func (r *result) wait(t *testing.T, code int) {
 
 func eventually(t *testing.T, what string, cond func() bool) {
 	t.Helper()
-	for end := time.Now().Add(20 * time.Second); !cond(); time.Sleep(time.Millisecond) {
+	eventuallyOr(t, what, cond, func() string { return "" })
+}
+
+// eventuallyOr tells more when it was in vain.
+func eventuallyOr(t *testing.T, what string, cond func() bool, more func() string) {
+	t.Helper()
+	for end := time.Now().Add(waitTime); !cond(); time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
-			t.Fatal("never: " + what)
+			t.Fatal("never: " + what + " " + more())
 		}
 	}
 }
@@ -106,7 +119,10 @@ func TestSubSurvivesANodesDeath(t *testing.T) {
 	r := startCmd(t, vars, nil, "sub", "/a/*", "/b", "-o", "value")
 	eventually(t, "both are subscribed", func() bool { return len(cl.Ops()) == 2 })
 	cl.Append("/a/k", 0, "one")
-	eventually(t, "the first record", func() bool { return strings.Contains(r.out.String(), "one") })
+	cl.Append("/b", 0, "first")
+	eventually(t, "the first records", func() bool { // the client knows of both subscriptions then
+		return strings.Contains(r.out.String(), "one") && strings.Contains(r.out.String(), "first")
+	})
 	cl.Node(0).Stop()
 	cl.Append("/a/k", 0, "two")
 	cl.Append("/b", 0, "three")
@@ -115,7 +131,7 @@ func TestSubSurvivesANodesDeath(t *testing.T) {
 	})
 	r.cancel()
 	r.wait(t, exitOK)
-	if n := strings.Count(r.out.String(), "\n"); n != 3 {
+	if n := strings.Count(r.out.String(), "\n"); n != 4 {
 		t.Fatalf("%d lines: %s", n, r.out.String())
 	}
 	if !strings.Contains(r.err.String(), "/a/*: went on at n2, nothing missed") {

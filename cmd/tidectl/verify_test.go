@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"os"
 	"path/filepath"
@@ -71,8 +72,9 @@ func TestVerifyOfNothingFails(t *testing.T) {
 	if !strings.Contains(r.err.String(), "nothing was checked") {
 		t.Errorf("err %s", r.err.String())
 	}
-	r = startCmd(t, nil, nil, "verify", "-topics", "t", "-nodes", "127.0.0.1:1", "-kafka", "127.0.0.1:1")
-	r.cancel() // Ctrl-C before anything was reached
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel() // Ctrl-C before anything was reached
+	r = startCmdIn(ctx, nil, nil, "verify", "-topics", "t", "-nodes", "127.0.0.1:1", "-kafka", "127.0.0.1:1")
 	r.wait(t, exitFailed)
 	if !strings.Contains(r.err.String(), "nothing was checked") {
 		t.Errorf("err %s", r.err.String())

@@ -48,15 +48,21 @@ func (c *conn) serve() {
 				c.write(object{"op": "error", "code": "bad_request", "message": err.Error()})
 				continue
 			}
-			cl.mu.Lock()
-			cl.ops = append(cl.ops, op)
-			cl.mu.Unlock()
-			c.answer(&op)
+			c.answer(&op, cl.heard(&op))
 		}
 	}
 }
 
-func (c *conn) answer(op *Op) {
+// heard notes an op, and returns how many records there are before it: who sees a sub among the Ops may append what its
+// subscription gets.
+func (cl *Cluster) heard(op *Op) (head int) {
+	cl.mu.Lock()
+	defer cl.mu.Unlock()
+	cl.ops = append(cl.ops, *op)
+	return len(cl.records)
+}
+
+func (c *conn) answer(op *Op, head int) {
 	cl := c.node.cluster
 	if cl.OnOp != nil {
 		if a := cl.OnOp(op); a == Silent {
@@ -72,7 +78,7 @@ func (c *conn) answer(op *Op) {
 	case "ping":
 		c.write(object{"op": "pong", "id": op.ID})
 	case "sub":
-		c.subscribe(op)
+		c.subscribe(op, head)
 	case "unsub":
 		end, ok := c.subs[op.Subject]
 		if !ok {
@@ -121,8 +127,8 @@ func (c *conn) publish(op *Op) {
 	c.write(a)
 }
 
-// subscribe answers sub and starts the goroutine that delivers.
-func (c *conn) subscribe(op *Op) {
+// subscribe answers sub and starts the goroutine that delivers. head is how many records there were before it.
+func (c *conn) subscribe(op *Op, head int) {
 	cl := c.node.cluster
 	if _, ok := c.subs[op.Subject]; ok {
 		c.write(object{"op": "error", "id": op.ID, "code": "already_subscribed", "message": op.Subject})
@@ -131,7 +137,6 @@ func (c *conn) subscribe(op *Op) {
 	type place struct{ epoch, seqno uint64 }
 	at := make([]place, cl.Partitions)
 	cl.mu.Lock()
-	head := len(cl.records)
 	start := head
 	if op.Resume != nil {
 		start = 0
