@@ -50,7 +50,10 @@ func listen() (*ear, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("listen to the loopback interface: %w", err), unix.Close(fd))
 	}
-	_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, 8<<20) // what is not heard is a gap
+	// What does not fit is not heard, and a gap. Who may, has it whatever the system's limit, which is 200 KiB mostly: four packets.
+	if unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 8<<20) != nil {
+		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, 8<<20)
+	}
 	e := &ear{fd: fd, streams: map[[2]uint16]*overheardStream{}}
 	e.wg.Go(e.run)
 	return e, nil

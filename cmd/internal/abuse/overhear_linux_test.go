@@ -6,12 +6,28 @@ import (
 	"io"
 	"net"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
 
-// What a client says to a port is heard, and nothing else.
+// What a client says to a port is heard, and nothing else. When others say more on the interface at the same time than there
+// is time to hear, it may be less, and is tried again.
 func TestOverhear(t *testing.T) {
+	want := bytes.Repeat([]byte("the client's "), 1000)
+	for begun := time.Now(); ; {
+		said := overhear(t, want)
+		switch {
+		case len(said) == 1 && bytes.Equal(said[0], want[:maxOverheard]):
+			return
+		case len(said) > 1, len(said) == 1 && !bytes.HasPrefix(want, said[0]), time.Since(begun) > waitTime:
+			t.Fatalf("heard %d streams: %.100q", len(said), said)
+		}
+	}
+}
+
+// overhear has a client say something to a port, and returns what was heard.
+func overhear(t *testing.T, want []byte) [][]byte {
 	e, err := listen()
 	if errors.Is(err, unix.EPERM) {
 		t.Skip("NOT RUN: listening to the loopback interface needs CAP_NET_RAW")
@@ -35,7 +51,6 @@ func TestOverhear(t *testing.T) {
 	if _, err := s.Write([]byte("the server's")); err != nil {
 		t.Fatal(err)
 	}
-	want := bytes.Repeat([]byte("the client's "), 1000)
 	go func() {
 		_, _ = c.Write(want[:100])
 		_, _ = c.Write(want[100:])
@@ -45,8 +60,5 @@ func TestOverhear(t *testing.T) {
 	if got, err := io.ReadAll(s); err != nil || !bytes.Equal(got, want) {
 		t.Fatalf("%d bytes, %v", len(got), err)
 	}
-	said := e.stop([]string{l.Addr().String()})
-	if len(said) != 1 || !bytes.Equal(said[0], want[:maxOverheard]) {
-		t.Errorf("heard %d streams: %.100q", len(said), said)
-	}
+	return e.stop([]string{l.Addr().String()})
 }
