@@ -10,7 +10,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
-	"time"
 )
 
 // fault is what a proxy does to one msg frame.
@@ -162,12 +161,11 @@ func brokenStreams(t *testing.T, c *aCluster) {
 				}
 			}
 			o.Nodes = []string{p.addr()}
-			o.Duration, o.Settle, o.CutEvery = 700*time.Millisecond, 10*time.Second, -1
+			o.CutEvery = -1
 			o.Publishers, o.SlowSubs, o.Histories, o.Roamers = 1, -1, -1, -1
-			h, err := Run(t.Context(), o)
-			if err != nil {
-				t.Fatal(err)
-			}
+			_, h := runWhile(t, o, func(wait func(func(Counters) bool) bool) {
+				wait(func(Counters) bool { return p.done.Load() && p.passed.Load() > p.after+100 }) // and something after it
+			})
 			if !p.done.Load() {
 				t.Fatal("the proxy has done nothing")
 			}

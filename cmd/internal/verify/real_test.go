@@ -2,7 +2,6 @@ package verify
 
 import (
 	"testing"
-	"time"
 
 	"github.com/tidewire/tidewire/kafkaio/kafkatest"
 )
@@ -22,26 +21,19 @@ func TestRunWithRemovalsFromKafka(t *testing.T) {
 			{Recreated, func() { k.DeleteTopic(topic); k.CreateTopic(topic, 4, nil) }},
 		} {
 			t.Run(string(m.kind), func(t *testing.T) {
-				o := options(t, c, topic)
-				o.Duration = 2500 * time.Millisecond
-				d, err := New(o)
-				if err != nil {
-					t.Fatal(err)
-				}
-				removed := make(chan struct{})
-				go func() {
-					defer close(removed)
-					<-d.Loading()
-					for d.Counters().Delivered < 1500 {
-						time.Sleep(10 * time.Millisecond)
+				_, h := runWhile(t, options(t, c, topic), func(wait func(func(Counters) bool) bool) {
+					if !wait(func(n Counters) bool { return n.Delivered >= 1500 }) {
+						return
 					}
 					m.remove()
-				}()
-				h, err := d.Run(t.Context())
-				<-removed
-				if err != nil {
-					t.Fatal(err)
-				}
+					before := int64(-1)
+					wait(func(n Counters) bool {
+						if before < 0 {
+							before = n.Delivered
+						}
+						return n.Delivered >= before+1500
+					})
+				})
 				r := Judge(h)
 				t.Logf("%+v\n%s", h.Removed, r.text())
 				if !r.Clean() {

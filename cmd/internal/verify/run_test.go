@@ -18,30 +18,65 @@ func TestRun(t *testing.T) {
 
 func options(t *testing.T, c *aCluster, topic string) Options {
 	return Options{Nodes: c.addrs, Brokers: c.brokers, Topics: []string{topic}, Create: true, Partitions: 4,
-		Duration: 5 * time.Second, Rate: 200, PublishRate: 60, Settle: waitTime, Seed: 1, Progress: t.Logf}
+		Rate: 200, PublishRate: 60, Settle: waitTime, Seed: 1, Progress: t.Logf}
+}
+
+// runWhile drives a run for as long as during takes, but no longer than waitTime: how long it takes until something has happened
+// depends on the machine. during is called when the load begins; wait is false when the run is over before what it waits for.
+func runWhile(t *testing.T, o Options, during func(wait func(func(Counters) bool) bool)) (*Driver, History) {
+	t.Helper()
+	o.Duration = waitTime
+	d, err := New(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	over, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		defer cancel()
+		select {
+		case <-d.Loading():
+		case <-over:
+			return
+		}
+		during(func(cond func(Counters) bool) bool {
+			for !cond(d.Counters()) {
+				select {
+				case <-over:
+					return false
+				case <-time.After(10 * time.Millisecond):
+				}
+			}
+			return true
+		})
+	}()
+	h, err := d.Run(ctx)
+	close(over)
+	<-ended
+	if err != nil {
+		t.Fatal(err)
+	}
+	return d, h
 }
 
 // A cluster that keeps its promises is found clean, by a run in which everything that a run is made of
 // happened; and a node that stops in the middle changes nothing.
 func soundClusterIsClean(t *testing.T, c *aCluster) {
-	d, err := New(options(t, c, "verify"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	stopped := make(chan struct{})
-	go func() {
-		defer close(stopped)
-		<-d.Loading()
-		for d.Counters().Delivered < 1000 {
-			time.Sleep(10 * time.Millisecond)
+	d, h := runWhile(t, options(t, c, "verify"), func(wait func(func(Counters) bool) bool) {
+		if !wait(func(n Counters) bool { return n.Delivered >= 1000 }) {
+			return
 		}
 		c.stop(t, 2)
-	}()
-	h, err := d.Run(t.Context())
-	<-stopped
-	if err != nil {
-		t.Fatal(err)
-	}
+		before := int64(-1)
+		wait(func(n Counters) bool { // one of ten publishes is repeated
+			if before < 0 {
+				before = n.Delivered
+			}
+			return n.Delivered >= before+3000 && n.Aborted > 0 && n.Acked >= 200 && n.Resumes > 0 && n.Disconnects > 0
+		})
+	})
 	r := Judge(h)
 	t.Logf("\n%s", r.text())
 	if !r.Clean() || !h.Settled {
