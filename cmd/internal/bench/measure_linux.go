@@ -112,7 +112,7 @@ func (m *measurement) end(from mark) (map[string]float64, *window, error) {
 	}
 	c := w.count.sub(from.count)
 	if c.messages == 0 {
-		return nil, nil, errors.New("nothing was delivered")
+		return nil, nil, errNothing
 	}
 	v := map[string]float64{
 		"rate":   float64(c.messages) / took.Seconds(),
@@ -137,6 +137,9 @@ func (m *measurement) end(from mark) (map[string]float64, *window, error) {
 	m.b.prof.wait()
 	return v, w, nil
 }
+
+// errNothing: in a window no message came, on a machine that stood still or from a server that does not work.
+var errNothing = errors.New("nothing was delivered")
 
 func latencies(v map[string]float64, prefix string, h *histogram) {
 	v[prefix+"p50_ms"], v[prefix+"p99_ms"] = millis(h.quantile(0.5)), millis(h.quantile(0.99))

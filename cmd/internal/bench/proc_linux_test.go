@@ -159,7 +159,7 @@ func TestDescendantsAreBound(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer p.kill()
-	line, err := p.line(10 * time.Second)
+	line, err := p.line(time.Minute)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -46,6 +47,18 @@ func (c *inPieces) Write(b []byte) (n int, err error) {
 		n += len(p)
 	}
 	return n, nil
+}
+
+// counting counts what is written.
+type counting struct {
+	net.Conn
+	sent *atomic.Int64
+}
+
+func (c *counting) Write(b []byte) (int, error) {
+	n, err := c.Conn.Write(b)
+	c.sent.Add(int64(n))
+	return n, err
 }
 
 // What is said does not depend on how TLS and TCP cut it, and is counted as without.
@@ -167,8 +180,10 @@ func TestLoadTakesWhatCameWithTheHandshake(t *testing.T) {
 	ca, said := certtest.NewCA(t), make(chan struct{})
 	pair := ca.Pair(t, 2)
 	const messages = 100
+	var sent atomic.Int64
+	got := int64(0)
 	cl := serveRaw(t, func(raw net.Conn) {
-		c := tls.Server(raw, &tls.Config{Certificates: []tls.Certificate{pair}})
+		c := tls.Server(&counting{raw, &sent}, &tls.Config{Certificates: []tls.Certificate{pair}})
 		b := appendServerFrame(welcome(), []byte(`{"op":"subbed","id":1,"subject":"/t/k","at":[[3,7,0]]}`))
 		for n := range uint64(messages) {
 			b = appendServerFrame(b, []byte(aMsg(n)))
@@ -200,7 +215,8 @@ func TestLoadTakesWhatCameWithTheHandshake(t *testing.T) {
 	}
 	wait(unix.POLLOUT)
 	th.connected(c)
-	for all := false; !all; {
+	// What was written need not be there to read yet.
+	for all := false; !all || got < sent.Load(); {
 		select {
 		case <-said:
 			all = true
@@ -214,6 +230,7 @@ func TestLoadTakesWhatCameWithTheHandshake(t *testing.T) {
 				}
 				break
 			}
+			got += int64(n)
 			if err := c.wire.push(th.buf[:n]); err != nil {
 				t.Fatal(err)
 			}

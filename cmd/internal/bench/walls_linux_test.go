@@ -11,7 +11,7 @@ import (
 func TestBenchWithWalls(t *testing.T) {
 	o := local(t)
 	o.ClusterSize, o.Scenarios = 1, "secure-200"
-	r, err := Run(t.Context(), o)
+	r, err := runEnough(t, o, whatever)
 	check(t, r, err, []string{"secure-200 tidewire", "secure-200 tidewire+jwt", "secure-200 tidewire+tls", "secure-200 tidewire+tls+jwt"})
 	if tls := r.Settings["TLS of the clients"]; !strings.HasPrefix(tls, "TLS 1.3, TLS_") {
 		t.Errorf("the report says of TLS: %q", tls)
@@ -61,7 +61,7 @@ func TestWallsKeepOut(t *testing.T) {
 	}
 	defer sys.close()
 	joined := tiny(t, Options{Nodes: sys.hosts, Admin: []string{sys.cluster.nodes[0].admin}, Brokers: o.Brokers, Topic: sys.topic, TLS: w.tls, Token: w.tokens(sys.topic)(), Scenarios: "fanout-50"})
-	r, err := Run(t.Context(), joined)
+	r, err := runEnough(t, joined, whatever)
 	check(t, r, err, []string{"fanout-50 tidewire"})
 	for want, change := range map[string]func(o *Options){
 		"use https:// or wss://":        func(o *Options) { o.TLS = nil },
