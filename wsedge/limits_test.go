@@ -220,6 +220,55 @@ func TestAddressesBehindAProxy(t *testing.T) {
 	}
 }
 
+// watchedListener makes connections that look at something before they are closed.
+type watchedListener struct {
+	net.Listener
+	look func()
+}
+
+type watchedConn struct {
+	net.Conn
+	look func()
+}
+
+func (l *watchedListener) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	return &watchedConn{c, l.look}, err
+}
+
+func (c *watchedConn) Close() error {
+	c.look()
+	return c.Conn.Close()
+}
+
+// Who sees the end of its connection finds its place free: it may come again at once.
+func TestPlaceIsFreeWhenTheConnectionEnds(t *testing.T) {
+	e := newEdge(t, cache.Config{}, func(c *Config) {
+		c.Limits.ConnectionsPerAddress = 1
+		c.Limits.TrustedProxies = []netip.Prefix{netip.MustParsePrefix("127.0.0.8/32")}
+	})
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	taken := make(chan int, 10) // by the address, when the connection was closed
+	watched := &watchedListener{ln, func() {
+		e.srv.gate.mu.Lock()
+		defer e.srv.gate.mu.Unlock()
+		taken <- e.srv.gate.addresses[netip.MustParseAddr("1.1.1.1")]
+	}}
+	go func() { _ = e.srv.Serve(watched) }()
+	e.addr = ln.Addr().String()
+	conn := e.from("127.0.0.8")
+	if status, _ := answered(t, conn, upgradeRequest+"X-Forwarded-For: 1.1.1.1\r\n\r\n"); status != 101 {
+		t.Fatal(status)
+	}
+	fmt.Fprint(conn, masked(8, "\x03\xe8"))
+	if n := <-taken; n != 0 {
+		t.Errorf("%d places were taken when the connection was closed", n)
+	}
+}
+
 // The PROXY protocol is spoken with trusted proxies and nobody else, and its addresses count.
 func TestProxyProtocol(t *testing.T) {
 	for _, secure := range []bool{false, true} {

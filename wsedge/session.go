@@ -476,6 +476,7 @@ func (s *session) finish(err error) {
 	if tcp := tcpConn(s.conn); tcp != nil && unsent {
 		_ = tcp.SetLinger(0) // what a client has not taken by now it never will
 	}
+	s.leave() // first: who sees the end of the connection finds the place free
 	s.conn.Close()
 	if s.ws != nil {
 		_ = s.ws.CloseNow()
@@ -483,7 +484,6 @@ func (s *session) finish(err error) {
 	s.mu.Lock()
 	s.weigh() // what TLS had sealed has gone with the connection
 	s.mu.Unlock()
-	s.leave()
 	s.srv.unregister(s) // last: who finds it gone finds free what it had taken
 	s.srv.log.Debug().Str("session", s.name()).Str("reason", describe(err)).Msg("session ended")
 }
