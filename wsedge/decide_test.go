@@ -364,7 +364,7 @@ func TestDecisionThatIsOverBeforeTheBody(t *testing.T) {
 // A client whose ops the node is still busy with is not silent: its pongs lie unread behind them.
 func TestBusyWithASessionsOps(t *testing.T) {
 	yes, over := make(chan struct{}), make(chan struct{})
-	e, _, d := newDecidedEdge(t, func(c *Config) { c.Auth, c.Heartbeat = nil, 50*time.Millisecond })
+	e, _, d := newDecidedEdge(t, func(c *Config) { c.Auth, c.Heartbeat = nil, 200*time.Millisecond })
 	defer close(over)
 	d.says(func(auth.Question) (auth.Decision, error) {
 		select {
@@ -376,7 +376,7 @@ func TestBusyWithASessionsOps(t *testing.T) {
 	c := e.dial()
 	c.send(`{"op":"sub","id":1,"subject":"/one/a"}` + "\n" + `{"op":"sub","id":2,"subject":"/one/b"}`)
 	for id := range uint64(2) {
-		for range 4 * beatsUntilDead { // each of them with a ping, which is answered
+		for range 2 * beatsUntilDead { // each of them with a ping, which is answered
 			c.expect(`{"op":"hb"}`)
 		}
 		yes <- struct{}{}

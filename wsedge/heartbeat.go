@@ -21,18 +21,26 @@ func (srv *Server) sweep() {
 	slow := time.NewTicker(slowSweep)
 	defer slow.Stop()
 	var sessions []*session
+	beat := srv.cfg.Heartbeat.Milliseconds()
+	last, awake := time.Now().UnixMilli(), int64(0)
 	for {
 		select {
 		case <-srv.ctx.Done():
 			return
-		case now := <-pulse.C:
+		case <-pulse.C:
 			srv.mu.Lock()
 			for s := range srv.sessions {
 				sessions = append(sessions, s)
 			}
 			srv.mu.Unlock()
+			// By the clock that lastPong is told by: it may have been set, or the machine have slept.
+			now := time.Now().UnixMilli()
+			if now-last > beat {
+				awake = now
+			}
+			last = now
 			for _, s := range sessions {
-				s.pulse(now.UnixMilli(), srv.cfg.Heartbeat.Milliseconds())
+				s.pulse(now, beat, awake)
 			}
 		case <-slow.C:
 			srv.mu.Lock()
@@ -49,8 +57,9 @@ func (srv *Server) sweep() {
 	}
 }
 
-// pulse does what is due for a session at a time; beat is the heartbeat; both in milliseconds.
-func (s *session) pulse(now, beat int64) {
+// pulse does what is due for a session at a time; beat is the heartbeat; awake is since when the node has not stood still, for
+// it asked nobody meanwhile, and answers lie unread; all in milliseconds.
+func (s *session) pulse(now, beat, awake int64) {
 	if since := s.frameSince.Load(); since != 0 && s.srv.cfg.Limits.FrameTimeout > 0 && now-since > s.srv.cfg.Limits.FrameTimeout.Milliseconds() &&
 		s.frameSince.CompareAndSwap(since, 0) { // once
 		s.srv.limited(limitFrameTime)
@@ -64,7 +73,7 @@ func (s *session) pulse(now, beat int64) {
 	s.mu.Lock()
 	switch {
 	case s.closing || s.gone:
-	case s.stream == nil && !s.working.Load() && now-s.lastPong.Load() > beatsUntilDead*beat && !(s.lagging && now-text <= beatsUntilDead*beat):
+	case s.stream == nil && !s.working.Load() && now-max(s.lastPong.Load(), awake) > beatsUntilDead*beat && !(s.lagging && now-text <= beatsUntilDead*beat):
 		// A client that is slow to read is late to answer pings, but what it reads shows that it
 		// is there.
 		s.srv.log.Debug().Str("session", s.name()).Msg("no pongs: the client is gone")

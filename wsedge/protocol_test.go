@@ -482,12 +482,21 @@ func TestSubWaitsForTheCache(t *testing.T) {
 
 // Silence is broken by hb; a client that answers no ping is let go, one that does is kept.
 func TestHeartbeats(t *testing.T) {
-	e := newEdge(t, cache.Config{}, func(c *Config) { c.Heartbeat = 200 * time.Millisecond })
+	e := newEdge(t, cache.Config{}, func(c *Config) { c.Heartbeat = time.Second })
 	c := e.dial()
 	silent := e.dialByHand(0)
-	for range 5 {
-		c.expect(`{"op":"hb"}`)
-	}
+	ended := make(chan struct{})
+	var answering sync.WaitGroup // which it does while it reads
+	answering.Go(func() {
+		for over := false; !over; {
+			select {
+			case <-ended:
+				over = true
+			default:
+			}
+			c.expect(`{"op":"hb"}`)
+		}
+	})
 	hb, pings := 0, 0
 	for {
 		opcode, payload, err := silent.frame()
@@ -504,13 +513,29 @@ func TestHeartbeats(t *testing.T) {
 	if hb == 0 || pings == 0 {
 		t.Errorf("%d heartbeats and %d pings before the silent one was let go", hb, pings)
 	}
-	c.expect(`{"op":"hb"}`)
+	close(ended)
+	answering.Wait()
 	until(t, "the silent one to be gone", func() bool { return e.srv.Stats().Connections == 1 })
+}
+
+// A node that stood still for longer than a client may be silent takes nobody's silence for the end of it: their answers lie
+// unread, and it asked them nothing meanwhile.
+func TestHeartbeatsAfterTheNodeStoodStill(t *testing.T) {
+	const beat = 300 * time.Millisecond
+	e := newEdge(t, cache.Config{}, func(c *Config) { c.Heartbeat = beat })
+	c := e.dial()
+	c.expect(`{"op":"hb"}`)
+	e.srv.mu.Lock() // the sweep stands still
+	time.Sleep((beatsUntilDead + 2) * beat)
+	e.srv.mu.Unlock()
+	for range 2 * beatsUntilDead {
+		c.expect(`{"op":"hb"}`)
+	}
 }
 
 // A node that is stopped says goodbye to all, each with a time of its own, and lets nobody in.
 func TestDrain(t *testing.T) {
-	e := newEdge(t, cache.Config{}, func(c *Config) { c.Nodes = []string{"ws://other:1/ws"} })
+	e := newEdge(t, cache.Config{}, func(c *Config) { c.Nodes, c.CloseTimeout = []string{"ws://other:1/ws"}, waitTime })
 	var clients []*client
 	for range 20 {
 		clients = append(clients, e.dial())
