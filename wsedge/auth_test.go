@@ -24,7 +24,7 @@ import (
 
 func readAnswer(t testing.TB, conn net.Conn) (*http.Response, string) {
 	t.Helper()
-	_ = conn.SetReadDeadline(time.Now().Add(10 * time.Second))
+	_ = conn.SetReadDeadline(time.Now().Add(waitTime))
 	resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
 	if err != nil {
 		t.Fatal(err)
@@ -109,10 +109,12 @@ func TestTokenRefused(t *testing.T) {
 			t.Errorf("closed with %d after %s", code, bye.raw)
 		}
 	}
-	e, _ = newAuthEdge(t, cache.Config{}, func(c *Config) { c.HandshakeTimeout = time.Second })
-	if code, bye := e.dial().closes(); code != 4001 || bye.Reason != "unauthenticated" {
-		t.Errorf("closed with %d after %s", code, bye.raw)
-	}
+	inBubble(t, func(t *testing.T) {
+		e, _ := newAuthEdge(t, cache.Config{}, func(c *Config) { c.HandshakeTimeout = time.Second })
+		if code, bye := e.dial().closes(); code != 4001 || bye.Reason != "unauthenticated" {
+			t.Errorf("closed with %d after %s", code, bye.raw)
+		}
+	})
 }
 
 // A token in the handshake's header spares the auth; a bad one is refused before there is a session.
@@ -131,7 +133,7 @@ func TestTokenInTheHandshake(t *testing.T) {
 		t.Helper()
 		opts := bearer("")
 		opts.HTTPHeader["Authorization"] = header
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), waitTime)
 		defer cancel()
 		_, resp, err := websocket.Dial(ctx, "ws://"+e.addr+"/ws", opts)
 		if err == nil || resp == nil || resp.StatusCode != want || resp.Header.Get("Content-Type") != "application/json" {
@@ -262,7 +264,9 @@ func TestPublisherIsTheTokensSubject(t *testing.T) {
 }
 
 // A client is told that its token expires, and renews it or is sent away.
-func TestTokenExpires(t *testing.T) {
+func TestTokenExpires(t *testing.T) { inBubble(t, testTokenExpires) }
+
+func testTokenExpires(t *testing.T) {
 	e, a := newAuthEdge(t, cache.Config{}, nil)
 	a.give(t, "short", "alice", 3*time.Second, "/one/*")
 	a.give(t, "long", "alice", time.Hour, "/one/*")
@@ -379,7 +383,7 @@ func TestRevokedWhileItAuthenticates(t *testing.T) {
 				defer s.Close()
 				begun <- struct{}{}
 				fmt.Fprintf(s, "GET /sse?subject=/one/k HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer m\r\n\r\n")
-				_ = s.SetReadDeadline(time.Now().Add(10 * time.Second))
+				_ = s.SetReadDeadline(time.Now().Add(waitTime))
 				b, err := io.ReadAll(s)
 				if err != nil || !strings.Contains(string(b), " 401 ") && !strings.Contains(string(b), `"reason":"revoked"`) {
 					t.Errorf("%v: %.300s", err, b)
@@ -461,7 +465,7 @@ func TestHistoryEndsWithItsToken(t *testing.T) {
 		t.Fatal(err)
 	}
 	revoked.Store(true)
-	_ = conn.SetReadDeadline(time.Now().Add(10 * time.Second))
+	_ = conn.SetReadDeadline(time.Now().Add(waitTime))
 	rest, err := io.ReadAll(conn)
 	if errors.Is(err, os.ErrDeadlineExceeded) || strings.Contains(string(rest), `"399xx`) {
 		t.Errorf("the whole of %d bytes came: %v", len(rest), err)

@@ -155,61 +155,67 @@ func TestDeciderIsAskedAgain(t *testing.T) {
 		"no":       yesTo(time.Hour),
 		"no reply": unanswered,
 	} {
-		t.Run(how, func(t *testing.T) {
-			e, a, d := newDecidedEdge(t, nil)
-			a.give(t, "t", "alice", 0, "/one/*", "/prices/*")
-			d.says(yesTo(3*time.Second, "/one/a", "/prices/*"))
-			c := e.dialAs("t")
-			stream := e.sourceRaw("GET /sse?subject=/one/a HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer t\r\n\r\n", 0)
-			c.send(`{"op":"sub","subject":"/one/a"}` + "\n" + `{"op":"sub","subject":"/prices/*"}`)
-			for range 4 { // subbed and live, of each
-				c.next()
+		t.Run(how, func(t *testing.T) { inBubble(t, func(t *testing.T) { testAskedAgain(t, how, then) }) })
+	}
+}
+
+func testAskedAgain(t *testing.T, how string, then func(auth.Question) (auth.Decision, error)) {
+	e, a, d := newDecidedEdge(t, nil)
+	a.give(t, "t", "alice", 0, "/one/*", "/prices/*")
+	d.says(yesTo(3*time.Second, "/one/a", "/prices/*"))
+	c := e.dialAs("t")
+	stream := e.sourceRaw("GET /sse?subject=/one/a HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer t\r\n\r\n", 0)
+	var ops []string
+	var streaming sync.WaitGroup
+	streaming.Go(func() {
+		for {
+			ev, err := stream.read()
+			if err != nil {
+				return
 			}
-			again := func() (n int) {
-				for _, q := range d.questions() {
-					if q.Anew {
-						n++
-					}
-				}
-				return n
+			ops = append(ops, ev.name+ev.Reason)
+		}
+	})
+	c.send(`{"op":"sub","subject":"/one/a"}` + "\n" + `{"op":"sub","subject":"/prices/*"}`)
+	for range 4 { // subbed and live, of each
+		c.next()
+	}
+	again := func() (n int) {
+		for _, q := range d.questions() {
+			if q.Anew {
+				n++
 			}
-			until(t, "all to be asked about again", func() bool { return again() >= 3 })
-			e.node.put("one", 0, []byte("a"), value(1))
-			if m := c.next(); m.Op != "msg" {
-				t.Fatalf("got %s", m.raw)
-			}
-			prices := yesTo(time.Hour, "/prices/*")
-			noes := 0 // guarded by the decider's mutex
-			d.says(func(q auth.Question) (auth.Decision, error) {
-				if q.Subject == "/one/a" {
-					noes++
-					return then(q)
-				}
-				return prices(q)
-			})
-			c.expect(`{"op":"unsubbed","subject":"/one/a","reason":"forbidden"}`)
-			var ops []string
-			for {
-				ev, err := stream.read()
-				if err != nil {
-					break
-				}
-				ops = append(ops, ev.name+ev.Reason)
-			}
-			if got := strings.Join(ops, " "); got != "subbed live msg unsubbedforbidden byeforbidden" {
-				t.Errorf("the stream: %s", got)
-			}
-			e.node.put("one", 0, []byte("a"), value(2))
-			e.node.put("prices", 0, []byte("a"), value(3))
-			if m := c.next(); m.Op != "msg" || m.Subject != "/prices/a" {
-				t.Errorf("got %s", m.raw)
-			}
-			d.mu.Lock()
-			defer d.mu.Unlock()
-			if how == "no" && noes != 2 { // one to each of the two
-				t.Errorf("said no %d times", noes)
-			}
-		})
+		}
+		return n
+	}
+	until(t, "all to be asked about again", func() bool { return again() >= 3 })
+	e.node.put("one", 0, []byte("a"), value(1))
+	if m := c.next(); m.Op != "msg" {
+		t.Fatalf("got %s", m.raw)
+	}
+	prices := yesTo(time.Hour, "/prices/*")
+	noes := 0 // guarded by the decider's mutex
+	d.says(func(q auth.Question) (auth.Decision, error) {
+		if q.Subject == "/one/a" {
+			noes++
+			return then(q)
+		}
+		return prices(q)
+	})
+	c.expect(`{"op":"unsubbed","subject":"/one/a","reason":"forbidden"}`)
+	streaming.Wait()
+	if got := strings.Join(ops, " "); got != "subbed live msg unsubbedforbidden byeforbidden" {
+		t.Errorf("the stream: %s", got)
+	}
+	e.node.put("one", 0, []byte("a"), value(2))
+	e.node.put("prices", 0, []byte("a"), value(3))
+	if m := c.next(); m.Op != "msg" || m.Subject != "/prices/a" {
+		t.Errorf("got %s", m.raw)
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if how == "no" && noes != 2 { // one to each of the two
+		t.Errorf("said no %d times", noes)
 	}
 }
 

@@ -35,6 +35,8 @@ type edge struct {
 	addr string
 	tls  *tls.Config // of its clients; nil: none
 	reg  *prometheus.Registry
+
+	pipes *connQueue // not nil: there is no port, see overPipes
 }
 
 func newEdge(t testing.TB, cc cache.Config, change func(*Config)) *edge {
@@ -56,8 +58,12 @@ func newEdge(t testing.TB, cc cache.Config, change func(*Config)) *edge {
 		t.Fatal(err)
 	}
 	node.store.OnAppend(srv.LogAppended)
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
+	var ln net.Listener
+	var pipes *connQueue
+	if overPipes {
+		pipes = newConnQueue()
+		ln = pipes
+	} else if ln, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
 		t.Fatal(err)
 	}
 	served := make(chan error, 1)
@@ -68,7 +74,7 @@ func newEdge(t testing.TB, cc cache.Config, change func(*Config)) *edge {
 			t.Errorf("Serve returned %v", err)
 		}
 	})
-	return &edge{t: t, node: node, srv: srv, addr: ln.Addr().String(), tls: clients, reg: reg}
+	return &edge{t: t, node: node, srv: srv, addr: ln.Addr().String(), tls: clients, reg: reg, pipes: pipes}
 }
 
 // metric is the value of a counter or gauge; of those with labels, of the one that has this value of any.

@@ -1,6 +1,7 @@
 package wsedge
 
 import (
+	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -26,7 +27,7 @@ func newCertificate(t testing.TB, serial int64) tls.Certificate {
 		t.Fatal(err)
 	}
 	template := &x509.Certificate{
-		SerialNumber: big.NewInt(serial), NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		SerialNumber: big.NewInt(serial), NotBefore: time.Unix(0, 0) /* the time of bubbles begins in 2000 */, NotAfter: time.Now().Add(time.Hour),
 		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, IsCA: true, BasicConstraintsValid: true,
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
@@ -63,12 +64,9 @@ func (e *edge) connect() net.Conn {
 // connectWith is connect with a receive buffer of so many bytes; 0: the system's.
 func (e *edge) connectWith(readBuffer int) net.Conn {
 	e.t.Helper()
-	conn, err := net.Dial("tcp", e.addr)
-	if err != nil {
-		e.t.Fatal(err)
-	}
-	if readBuffer > 0 {
-		_ = conn.(*net.TCPConn).SetReadBuffer(readBuffer)
+	conn := e.plain()
+	if tcp, ok := conn.(*net.TCPConn); ok && readBuffer > 0 {
+		_ = tcp.SetReadBuffer(readBuffer)
 	}
 	return e.sealed(conn)
 }
@@ -95,5 +93,9 @@ func (e *edge) url(scheme, path string) string {
 }
 
 func (e *edge) transport() *http.Transport {
-	return &http.Transport{TLSClientConfig: e.tls, DisableKeepAlives: true}
+	tr := &http.Transport{TLSClientConfig: e.tls, DisableKeepAlives: true}
+	if e.pipes != nil {
+		tr.DialContext = func(context.Context, string, string) (net.Conn, error) { return e.plain(), nil }
+	}
+	return tr
 }

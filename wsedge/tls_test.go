@@ -144,7 +144,7 @@ func TestPlainHTTPToATLSPort(t *testing.T) {
 			t.Fatal(err)
 		}
 		fmt.Fprint(conn, request)
-		_ = conn.SetDeadline(time.Now().Add(10 * time.Second))
+		_ = conn.SetDeadline(time.Now().Add(waitTime))
 		resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
 		if err != nil {
 			t.Fatalf("%.20q: %v", request, err)
@@ -164,14 +164,13 @@ func TestPlainHTTPToATLSPort(t *testing.T) {
 }
 
 // Clients that begin a handshake and do not go on keep nobody waiting, and are cut when its time is over.
-func TestStalledTLSHandshakes(t *testing.T) {
+func TestStalledTLSHandshakes(t *testing.T) { inBubble(t, testStalledTLSHandshakes) }
+
+func testStalledTLSHandshakes(t *testing.T) {
 	e := secureEdge(t, func(c *Config) { c.HandshakeTimeout = 3 * time.Second })
 	var stalled []net.Conn
 	for i := range 50 {
-		conn, err := net.Dial("tcp", e.addr)
-		if err != nil {
-			t.Fatal(err)
-		}
+		conn := e.plain()
 		defer conn.Close()
 		_, _ = conn.Write([]byte{22, 3, 1, 2, 0}[:i%6])
 		stalled = append(stalled, conn)
@@ -180,7 +179,7 @@ func TestStalledTLSHandshakes(t *testing.T) {
 	c.send(`{"op":"ping"}`)
 	c.expect(`{"op":"pong"}`)
 	for _, conn := range stalled {
-		_ = conn.SetReadDeadline(time.Now().Add(10 * time.Second))
+		_ = conn.SetReadDeadline(time.Now().Add(waitTime))
 		if _, err := conn.Read(make([]byte, 1)); err == nil || isTimeout(err) {
 			t.Fatalf("a stalled handshake was not cut: %v", err)
 		}
@@ -219,7 +218,7 @@ func TestSealedStreamEnds(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer plain.Close()
-	_ = plain.SetDeadline(time.Now().Add(10 * time.Second))
+	_ = plain.SetDeadline(time.Now().Add(waitTime))
 	tap := &tapConn{Conn: plain}
 	cfg := e.tls.Clone()
 	cfg.MaxVersion = tls.VersionTLS12 // which shows the types of its records
@@ -270,7 +269,7 @@ func TestACMEQuestion(t *testing.T) {
 		t.Errorf("protocol %q", p)
 	}
 	fmt.Fprint(conn, "GET / HTTP/1.1\r\nHost: x\r\n\r\n")
-	_ = conn.SetReadDeadline(time.Now().Add(10 * time.Second))
+	_ = conn.SetReadDeadline(time.Now().Add(waitTime))
 	if b, err := io.ReadAll(conn); len(b) > 0 || err != nil && isTimeout(err) {
 		t.Errorf("%q, %v", b, err)
 	}
