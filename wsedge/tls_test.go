@@ -340,7 +340,7 @@ func TestRightsLostOverTLS(t *testing.T) {
 			} else {
 				e.srv.EndSessions(func(*auth.Identity) bool { return true })
 			}
-			until(t, "its subscription to end", func() bool { return e.srv.Stats().Subscriptions == 0 })
+			lostAll(t, s)
 			sealed := e.srv.Stats().Bytes
 			if n := s.sock.unsent(); n > 0 {
 				t.Errorf("%d bytes are still to be sent", n)
