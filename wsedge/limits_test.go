@@ -427,14 +427,15 @@ func okPublish(bridge.PublishRequest) (bridge.PublishResult, error) {
 // A session that publishes too fast is told how long to wait; another one is not held up by it. All sessions and requests
 // of one user, or of one address without one, together have a rate of their own.
 func TestPublishRates(t *testing.T) {
-	e := newEdge(t, cache.Config{}, func(c *Config) {
-		c.Limits.SessionPublishes, c.Limits.UserPublishes, c.MaxBadRequests = 5, 20, 1000
-	})
+	e := newEdge(t, cache.Config{}, func(c *Config) { c.Limits.SessionPublishes, c.MaxBadRequests = 5, 1000 })
 	e.node.publish = okPublish
+	// In one frame: a node that stands still now and then has them all before it, and comes to the limit.
 	burst := func(c *client, n int) (acked, refused int, retry int64) {
+		var ops strings.Builder
 		for i := range n {
-			c.send(`{"op":"pub","id":%d,"subject":"/one/k","data":1}`, i+1)
+			fmt.Fprintf(&ops, `{"op":"pub","id":%d,"subject":"/one/k","data":1}`+"\n", i+1)
 		}
+		c.send("%s", ops.String())
 		for range n {
 			switch m := c.next(); {
 			case m.Op == "acked":
@@ -450,33 +451,40 @@ func TestPublishRates(t *testing.T) {
 	one := e.dial()
 	begun := time.Now()
 	since := func(perSecond int) int { return int(time.Since(begun).Seconds()*float64(perSecond)) + 1 }
-	acked, refused, retry := burst(one, 30)
+	acked, refused, retry := burst(one, 100)
 	if most := 10 + since(5); acked < 10 || acked > most || retry > 250 {
 		t.Errorf("%d acked, at most %d may be, %d refused, retry after %d ms", acked, most, refused, retry)
 	}
-	if n := e.metric("tidewire_limited_total", limitSessionRate); int(n) != refused {
+	if n := e.metric("tidewire_limited_total", limitSessionRate); n == 0 || int(n) != refused {
 		t.Errorf("%v were counted of %d", n, refused)
+	}
+	if acked, _, _ := burst(e.dial(), 5); acked != 5 {
+		t.Errorf("%d of 5 of another session passed", acked)
 	}
 	time.Sleep(time.Duration(retry+50) * time.Millisecond)
 	if acked, _, _ := burst(one, 1); acked != 1 {
 		t.Error("what was told to wait is refused after that")
 	}
-	// The user, here an address, has 40 at once: ten went to the first session.
-	total := acked + 1
-	for range 6 {
-		acked, _, _ := burst(e.dial(), 10)
+
+	// The user, here an address, has 2 at once.
+	e = newEdge(t, cache.Config{}, func(c *Config) { c.Limits.UserPublishes, c.MaxBadRequests = 1, 1000 })
+	e.node.publish = okPublish
+	begun = time.Now()
+	total, c := 0, e.dial()
+	for _, c := range []*client{c, e.dial(), e.dial()} {
+		acked, _, _ := burst(c, 20)
 		total += acked
 	}
-	if total > 40+since(20) || e.metric("tidewire_limited_total", limitUserRate) == 0 {
+	if total < 2 || total > 2+since(1) || e.metric("tidewire_limited_total", limitUserRate) == 0 {
 		t.Errorf("%d of one user passed", total)
 	}
-	resp, b := e.request("POST", "/publish/one/k", strings.NewReader("1"))
-	for range 50 {
-		if resp.StatusCode == 429 {
-			break
-		}
+	var resp *http.Response
+	var b []byte
+	until(t, "a publish over HTTP to be refused", func() bool {
+		burst(c, 20) // there is nothing left for a second
 		resp, b = e.request("POST", "/publish/one/k", strings.NewReader("1"))
-	}
+		return resp.StatusCode == 429
+	})
 	if m := e.refusal("a publish over HTTP", resp, b, 429, "rate_limited"); m.RetryMS == 0 || resp.Header.Get("Retry-After") == "" {
 		t.Errorf("%+v", m)
 	}
@@ -488,20 +496,22 @@ func TestPublishRates(t *testing.T) {
 
 // Requests over HTTP have the rate of a session's frames.
 func TestRequestRate(t *testing.T) {
-	e := newEdge(t, cache.Config{}, func(c *Config) { c.Limits.Frames = 5 })
-	ok := 0
-	for range 40 {
+	e := newEdge(t, cache.Config{}, func(c *Config) { c.Limits.Frames = 1 })
+	begun := time.Now()
+	ok, refused := 0, 0
+	for ok+refused < 20 || refused == 0 && time.Since(begun) < waitTime { // a slow machine keeps to the rate by itself, for a while
 		resp, b := e.request("GET", "/history/one/k", nil)
 		if resp.StatusCode == 200 {
 			ok++
 			continue
 		}
+		refused++
 		if m := e.refusal("too fast", resp, b, 429, "rate_limited"); m.RetryMS == 0 {
 			t.Errorf("%+v", m)
 		}
 	}
-	if ok < 10 || ok == 40 || int(e.metric("tidewire_limited_total", limitRequests)) != 40-ok {
-		t.Errorf("%d of 40 passed, %v counted", ok, e.metric("tidewire_limited_total", limitRequests))
+	if most := 3 + int(time.Since(begun).Seconds()); ok < 2 || ok > most || refused == 0 || int(e.metric("tidewire_limited_total", limitRequests)) != refused {
+		t.Errorf("%d passed, at most %d may, %d refused, %v counted", ok, most, refused, e.metric("tidewire_limited_total", limitRequests))
 	}
 }
 
