@@ -1,7 +1,9 @@
 package wsedge
 
 import (
+	"bytes"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -22,7 +24,6 @@ func TestHandshake(t *testing.T) {
 	e := newEdge(t, cache.Config{}, func(c *Config) {
 		c.HTTP = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, "page "+r.URL.Path) })
 		c.AllowedOrigins = []string{"*.example.com"}
-		c.HandshakeTimeout = time.Second
 	})
 	c := e.dialRaw(&websocket.DialOptions{Subprotocols: []string{"other", Subprotocol}})
 	if c.ws.Subprotocol() != Subprotocol || c.next().Op != "welcome" {
@@ -33,7 +34,7 @@ func TestHandshake(t *testing.T) {
 		if origin != "" {
 			h.Set("Origin", origin)
 		}
-		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), waitTime)
 		ws, resp, err := websocket.Dial(ctx, e.url("ws", "/ws"), &websocket.DialOptions{HTTPHeader: h, HTTPClient: &http.Client{Transport: e.transport()}})
 		cancel()
 		if ok != (err == nil) || !ok && resp.StatusCode != http.StatusForbidden {
@@ -52,6 +53,7 @@ func TestHandshake(t *testing.T) {
 	if resp, body := e.get("/wsx"); resp.StatusCode != 200 || body != "page /wsx" {
 		t.Error(resp.Status, body)
 	}
+	hurried := newEdge(t, cache.Config{}, func(c *Config) { c.HandshakeTimeout = time.Second })
 	for _, raw := range []string{
 		"GET /ws HTTP/1.1\r\nHost: x\r\nA: " + strings.Repeat("a", 20000) + "\r\n\r\n",
 		"GET /ws nonsense\r\n\r\n",
@@ -59,10 +61,15 @@ func TestHandshake(t *testing.T) {
 		"GET /ws", // and nothing more
 		"",
 	} {
-		conn := e.connect()
-		var err error
+		conn, err := net.Dial("tcp", hurried.addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if hurried.tls != nil {
+			conn = tls.Client(conn, hurried.tls) // its handshake begins with the request: one that comes too late is cut as well
+		}
 		fmt.Fprint(conn, raw)
-		_ = conn.SetReadDeadline(time.Now().Add(5 * time.Second))
+		_ = conn.SetReadDeadline(time.Now().Add(waitTime))
 		buf := make([]byte, 4096)
 		for err == nil {
 			_, err = conn.Read(buf)
@@ -87,7 +94,7 @@ func TestOpsWithTheHandshake(t *testing.T) {
 	for _, before := range []string{"", "GET /nothing HTTP/1.1\r\nHost: x\r\n\r\n"} {
 		conn := e.connect()
 		fmt.Fprint(conn, before+upgrade+ops)
-		_ = conn.SetReadDeadline(time.Now().Add(5 * time.Second))
+		_ = conn.SetReadDeadline(time.Now().Add(waitTime))
 		var got []byte
 		buf := make([]byte, 4096)
 		for !strings.Contains(string(got), `{"op":"pong","id":40}`) {
@@ -465,18 +472,23 @@ func TestPublish(t *testing.T) {
 
 // A node that is still filling its cache: the sub waits, or is told to try again.
 func TestSubWaitsForTheCache(t *testing.T) {
-	e := newEdge(t, cache.Config{}, func(c *Config) { c.ReadyTimeout = 150 * time.Millisecond })
 	filled := make(chan struct{})
-	e.node.ready["one"] = filled
-	c := e.dial()
-	c.send(`{"op":"sub","id":1,"subject":"/one/*"}`)
-	if m := c.next(); m.Code != "unavailable" || m.RetryMS != 700 {
-		t.Fatal(m.raw)
-	}
-	time.AfterFunc(20*time.Millisecond, func() { close(filled) })
-	c.send(`{"op":"sub","id":2,"subject":"/one/*"}`)
-	if m := c.next(); m.Op != "subbed" {
-		t.Fatal(m.raw)
+	for _, timeout := range []time.Duration{150 * time.Millisecond, waitTime} {
+		e := newEdge(t, cache.Config{}, func(c *Config) { c.ReadyTimeout = timeout })
+		e.node.ready["one"] = filled
+		c := e.dial()
+		c.send(`{"op":"sub","id":1,"subject":"/one/*"}`)
+		if timeout < waitTime {
+			if m := c.next(); m.Code != "unavailable" || m.RetryMS != 700 {
+				t.Fatal(m.raw)
+			}
+			continue
+		}
+		until(t, "the sub to wait", func() bool { e.node.mu.Lock(); defer e.node.mu.Unlock(); return e.node.waiting == 1 })
+		close(filled)
+		if m := c.next(); m.Op != "subbed" {
+			t.Fatal(m.raw)
+		}
 	}
 }
 
@@ -542,7 +554,7 @@ func TestDrain(t *testing.T) {
 	}
 	drained := make(chan error, 1)
 	go func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), waitTime)
 		defer cancel()
 		drained <- e.srv.Drain(ctx)
 	}()
@@ -573,10 +585,18 @@ func TestPingDuringBacklog(t *testing.T) {
 	for range 400 {
 		e.node.put("one", 0, []byte("k"), big)
 	}
-	c := e.dial()
-	c.send(`{"op":"sub","subject":"/one/*","history":-1}` + "\n" + `{"op":"ping"}`)
+	c := e.dialByHand(0)
+	c.op(`{"op":"sub","subject":"/one/*","history":-1}`)
+	settled(t, e)
+	c.op(`{"op":"ping"}`)
+	// Nothing is read before the ping has been: else all of the backlog might be out before the node gets to it.
+	s := e.onlySession()
+	until(t, "the ping to be read", func() bool { s.mu.Lock(); defer s.mu.Unlock(); return bytes.Contains(s.control, []byte("pong")) })
 	n := 0
-	for m := c.next(); m.Op != "pong"; m = c.next() {
+	for m, err := c.message(); m.Op != "pong"; m, err = c.message() {
+		if err != nil {
+			t.Fatal(err)
+		}
 		n++
 	}
 	if n > 350 {
@@ -592,7 +612,7 @@ func TestPipe(t *testing.T) {
 	ln := newConnQueue()
 	go func() { served <- e.srv.Serve(ln) }()
 	go ln.hand(theirs)
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), waitTime)
 	defer cancel()
 	ws, _, err := websocket.Dial(ctx, "ws://pipe/ws", &websocket.DialOptions{HTTPClient: &http.Client{Transport: &http.Transport{
 		DialContext: func(context.Context, string, string) (net.Conn, error) { return ours, nil },
