@@ -65,7 +65,7 @@ func (c *rawClient) op(format string, args ...any) { c.write(masked(1, fmt.Sprin
 
 // frame reads one frame of the server.
 func (c *rawClient) frame() (opcode byte, payload []byte, err error) {
-	_ = c.conn.SetReadDeadline(time.Now().Add(10 * time.Second))
+	_ = c.conn.SetReadDeadline(time.Now().Add(waitTime))
 	head, err := c.r.Peek(2)
 	if err != nil {
 		return 0, nil, err
@@ -117,7 +117,7 @@ func (c *rawClient) message() (m message, err error) {
 func TestSlowReader(t *testing.T) {
 	e := newEdge(t, cache.Config{Budget: 1 << 20, SegmentBytes: 32 << 10}, func(c *Config) {
 		c.SendBuffer = 4 << 10
-		c.CloseTimeout = 5 * time.Second
+		c.CloseTimeout = waitTime
 	})
 	slow := e.dialByHand(4 << 10)
 	slow.op(`{"op":"sub","subject":"/one/*"}`)
@@ -135,8 +135,8 @@ func TestSlowReader(t *testing.T) {
 		if m := quick.next(); m.Pos[2] != uint64(n) {
 			t.Fatalf("the quick one got %v after %d", m.Pos, n)
 		}
-		if n > 5000 {
-			t.Fatal("the slow one was never closed")
+		if n == 5000 { // it has been left behind long ago: all that is missing is that the sweep looks
+			until(t, "the slow one to be closed", func() bool { return e.srv.Stats().SlowCloses > 0 })
 		}
 		if n%64 == 0 {
 			time.Sleep(5 * time.Millisecond) // time for the sweep

@@ -275,7 +275,7 @@ func TestStreamDrain(t *testing.T) {
 // A client that stops reading loses its place in the cache, is told so and resumes from its own id; the others
 // notice nothing.
 func TestStreamSlowReader(t *testing.T) {
-	e := newEdge(t, cache.Config{Budget: 1 << 20, SegmentBytes: 32 << 10}, func(c *Config) { c.SendBuffer = 4 << 10 })
+	e := newEdge(t, cache.Config{Budget: 1 << 20, SegmentBytes: 32 << 10}, func(c *Config) { c.SendBuffer, c.CloseTimeout = 4<<10, waitTime })
 	slow := e.sourceRaw("GET /sse?subject=/one/*&subject=/prices/k HTTP/1.1\r\nHost: x\r\n\r\n", 4<<10)
 	quick := e.source("", "subject", "/one/*")
 	quick.want("subbed")
@@ -289,8 +289,8 @@ func TestStreamSlowReader(t *testing.T) {
 		if m := quick.want("msg"); m.Pos[2] != uint64(n) {
 			t.Fatalf("the quick one got %v after %d", m.Pos, n)
 		}
-		if n > 5000 {
-			t.Fatal("the slow one was never closed")
+		if n == 5000 { // it has been left behind long ago: all that is missing is that the sweep looks
+			until(t, "the slow one to be closed", func() bool { return e.srv.Stats().SlowCloses > 0 })
 		}
 		if n%64 == 0 {
 			time.Sleep(5 * time.Millisecond) // time for the sweep
