@@ -99,15 +99,18 @@ func TestAnswersAreBounded(t *testing.T) {
 		return len(s.control)
 	}
 	ops := strings.Repeat(masked(1, `{"op":"ping","id":123456789}`), 1000)
-	for err := error(nil); err == nil; { // until nothing was read for a while
-		_ = c.conn.SetWriteDeadline(time.Now().Add(500 * time.Millisecond))
-		_, err = c.conn.Write([]byte(ops))
-	}
-	until(t, "the reader to wait", func() bool { return kept() > fewUnsent })
+	var writing sync.WaitGroup
+	writing.Go(func() {
+		for err := error(nil); err == nil; { // more and more, until the connection is closed
+			_, err = c.conn.Write([]byte(ops))
+		}
+	})
+	until(t, "the reader to wait", func() bool { s.mu.Lock(); defer s.mu.Unlock(); return s.room != nil && len(s.control) > fewUnsent })
 	if n := kept(); n > 2*fewUnsent {
 		t.Errorf("%d bytes of answers are kept", n)
 	}
 	c.conn.Close()
+	writing.Wait()
 }
 
 // Messages that come in pieces are kept up to a limit. Beyond it some of their senders are sent elsewhere, and the others go on;
