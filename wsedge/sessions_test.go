@@ -183,10 +183,14 @@ func TestSubscriptionsListedAreBounded(t *testing.T) {
 	e := newEdge(t, cache.Config{}, nil)
 	c := e.dial()
 	const n = 3 * cursorStep
-	for i := range n {
-		c.send(`{"op":"sub","subject":"/one/%04d%s"}`, i, strings.Repeat("ä", 200))
-	}
-	// No answers are made for who does not read them.
+	// No answers are made for who does not read them, and not everything fits into the sockets meanwhile.
+	var sending sync.WaitGroup
+	defer sending.Wait()
+	sending.Go(func() {
+		for i := range n {
+			c.send(`{"op":"sub","subject":"/one/%04d%s"}`, i, strings.Repeat("ä", 200))
+		}
+	})
 	for c.next().Subject != fmt.Sprintf("/one/%04d%s", n-1, strings.Repeat("ä", 200)) {
 	}
 	until(t, "the subscriptions", func() bool { return e.srv.Stats().Subscriptions == n })
