@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -69,8 +70,12 @@ func TestTokenGoesFirstAndIsRenewed(t *testing.T) {
 	subscribe(t, c, "/t/k", tidewire.SubOptions{})
 	eventually(t, "a second token is sent", func() bool { return asked.Load() == 2 && len(cl.Ops()) == 3 })
 	ops := cl.Ops()
-	if ops[0].Op != "auth" || ops[1].Op != "sub" || ops[2].Op != "auth" || ops[2].Token != "t2" {
+	if ops[0].Op != "auth" || ops[0].Token != "t1" {
 		t.Fatalf("ops %+v", ops)
+	}
+	// The sub may come a second late, when the next token is due.
+	if rest := slices.DeleteFunc(ops[1:], func(op tidewiretest.Op) bool { return op.Op == "sub" }); len(rest) != 1 || rest[0].Op != "auth" || rest[0].Token != "t2" {
+		t.Fatalf("ops %+v", cl.Ops())
 	}
 }
 
