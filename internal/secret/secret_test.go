@@ -57,7 +57,7 @@ func TestSecretFollowsItsFile(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	now := time.Now()
+	now := s.source().read
 	at := func(after time.Duration, want string) {
 		t.Helper()
 		if got := s.source().current(now.Add(after)); got != want {
