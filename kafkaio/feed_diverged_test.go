@@ -52,7 +52,7 @@ func TestKafkaUncleanElection(t *testing.T) {
 		t.Errorf("%+v after leader epoch %d", ended, last)
 	}
 	// The log is past 5 now. A ledger remembers the epoch.
-	id, err := r.topics.TopicID(t.Context(), topic)
+	id, err := r.topicID(topic)
 	must(t, err)
 	r.feed.Start(tp, bridge.FeedStart{Topic: id, Next: 5, Leader: last})
 	r.until("the same from a ledger's place", func() bool { return len(r.parted) == 2 })
@@ -111,7 +111,7 @@ func TestFeedTopicCreatedAgain(t *testing.T) {
 	c := kafkatest.Fake(t, kfake.SeedTopics(1, "again"))
 	r := newRig(t, c.Brokers(), "again")
 	tp := bridge.TopicPartition{Topic: "again"}
-	old, err := r.topics.TopicID(t.Context(), "again")
+	old, err := r.topicID("again")
 	must(t, err)
 	r.start(tp, 0)
 	pr := kafkatest.NewManualProducer(t, c.Brokers())

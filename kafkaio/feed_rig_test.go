@@ -2,6 +2,7 @@ package kafkaio
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -10,6 +11,7 @@ import (
 	"time"
 
 	"github.com/rs/zerolog"
+	"github.com/segmentio/kafka-go"
 
 	"github.com/tidewire/tidewire/bridge"
 	"github.com/tidewire/tidewire/kafkaio/kafkatest"
@@ -107,10 +109,33 @@ func newRigWith(t testing.TB, cfg Config, topics string) *rig {
 			t.Error(f)
 		}
 	})
-	if err := r.topics.Refresh(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	refresh(t, r.topics)
 	return r
+}
+
+// refresh asks for metadata until there is an answer: a broker that is late with one is no matter of the tests.
+func refresh(t testing.TB, topics *Topics) {
+	t.Helper()
+	for deadline := time.Now().Add(waitTimeout); ; {
+		err := topics.Refresh(t.Context())
+		if err == nil {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatal(err)
+		}
+	}
+}
+
+// topicID asks Kafka which topic a name stands for, until Kafka says so or that there is none.
+func (r *rig) topicID(name string) (bridge.TopicID, error) {
+	r.t.Helper()
+	for deadline := time.Now().Add(waitTimeout); ; {
+		id, err := r.topics.TopicID(r.t.Context(), name)
+		if err == nil || errors.Is(err, kafka.UnknownTopicOrPartition) || time.Now().After(deadline) {
+			return id, err
+		}
+	}
 }
 
 func (r *rig) changed(fn func()) {
@@ -211,9 +236,7 @@ func (r *rig) refreshed(what string, cond func() bool) {
 		if time.Now().After(deadline) {
 			r.t.Fatalf("this did not come: %s", what)
 		}
-		if err := r.topics.Refresh(r.t.Context()); err != nil {
-			r.t.Fatal(err)
-		}
+		refresh(r.t, r.topics)
 	}
 }
 

@@ -69,9 +69,7 @@ func startWriter(t testing.TB, cfg Config, topics string, with ...func(*Producer
 		wg.Wait()
 		_ = client.Close()
 	})
-	if err := w.topics.Refresh(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	refresh(t, w.topics)
 	return w
 }
 

@@ -247,7 +247,7 @@ func TestReplayTopicCreatedAgain(t *testing.T) {
 		})
 		return got, err
 	}
-	old, err := r.topics.TopicID(t.Context(), "twice")
+	old, err := r.topicID("twice")
 	must(t, err)
 	write("old")
 	if got, err := replay(old); err != nil || fmt.Sprint(values(got)) != "[0:old0 1:old1 2:old2]" {
@@ -259,7 +259,7 @@ func TestReplayTopicCreatedAgain(t *testing.T) {
 	if got, err := replay(old); !errors.Is(err, bridge.ErrAnotherTopic) || got != nil {
 		t.Errorf("the new topic in place of the old: %v, %v", values(got), err)
 	}
-	id, err := r.topics.TopicID(t.Context(), "twice")
+	id, err := r.topicID("twice")
 	must(t, err)
 	for _, id := range []bridge.TopicID{id, {}} {
 		if got, err := replay(id); err != nil || fmt.Sprint(values(got)) != "[0:new0 1:new1 2:new2]" {

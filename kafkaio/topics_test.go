@@ -80,15 +80,15 @@ func topicsFound(t *testing.T, c topicAdmin, brokers []string) {
 	r.refreshed("the topic that was created again", has("exact", func(m bridge.TopicMeta) bool {
 		return m.ID != first["exact"].ID && !m.Initial && m.Partitions == 1
 	}))
-	if id, err := r.topics.TopicID(t.Context(), "exact"); err != nil || id.IsZero() || id == first["exact"].ID {
+	if id, err := r.topicID("exact"); err != nil || id.IsZero() || id == first["exact"].ID {
 		t.Errorf("id %x, %v", id, err)
 	}
 	must(t, c.DeleteTopic("pat-1"))
-	if id, err := r.topics.TopicID(t.Context(), "pat-1"); !errors.Is(err, kafka.UnknownTopicOrPartition) {
+	if id, err := r.topicID("pat-1"); !errors.Is(err, kafka.UnknownTopicOrPartition) {
 		t.Errorf("a deleted topic: id %x, %v", id, err)
 	}
 	for range maxMisses { // twice missing, so that this need not wait for the clock
-		must(t, r.topics.Refresh(t.Context()))
+		refresh(t, r.topics)
 	}
 	r.until("the deletion", func() bool { _, ok := r.metas[len(r.metas)-1]["pat-1"]; return !ok })
 	if _, _, ok := r.topics.Leader(bridge.TopicPartition{Topic: "pat-1"}); ok {
