@@ -65,13 +65,16 @@ func (l *logBuffer) with(parts ...string) (n int) {
 }
 
 // newRig starts the reading side against brokers for topics (a list of selectors).
-func newRig(t testing.TB, brokers []string, topics string) *rig {
+func newRig(t testing.TB, brokers []string, topics string, with ...func(*TopicsConfig, *FeedConfig)) *rig {
 	t.Helper()
-	return newRigWith(t, Config{Brokers: brokers}, topics)
+	return newRigWith(t, Config{Brokers: brokers}, topics, with...)
 }
 
+// sought has leaders found by those alone who look for them: Topics asks when it is asked, not every few seconds.
+func sought(tc *TopicsConfig, _ *FeedConfig) { tc.Interval = time.Hour }
+
 // newRigWith does so with a configuration, whose log is the rig's.
-func newRigWith(t testing.TB, cfg Config, topics string) *rig {
+func newRigWith(t testing.TB, cfg Config, topics string, with ...func(*TopicsConfig, *FeedConfig)) *rig {
 	t.Helper()
 	r := &rig{
 		t: t, logs: &logBuffer{}, change: make(chan struct{}),
@@ -88,11 +91,16 @@ func newRigWith(t testing.TB, cfg Config, topics string) *rig {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.topics = NewTopics(r.client, TopicsConfig{Expose: sel, Listener: func(m map[string]bridge.TopicMeta) {
+	tc := TopicsConfig{Expose: sel, Listener: func(m map[string]bridge.TopicMeta) {
 		r.changed(func() { r.metas = append(r.metas, m) })
-	}})
+	}}
+	var fc FeedConfig
+	for _, f := range with {
+		f(&tc, &fc)
+	}
+	r.topics = NewTopics(r.client, tc)
 	r.offsets = NewOffsets(r.client, r.topics)
-	r.feed = NewFeed(r.client, r.topics, r.offsets, r, FeedConfig{})
+	r.feed = NewFeed(r.client, r.topics, r.offsets, r, fc)
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
 	wg.Go(func() { r.topics.Run(ctx) })
