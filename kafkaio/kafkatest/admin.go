@@ -174,7 +174,7 @@ func (c *Cluster) admin(what string, f func(context.Context, *kgo.Client) error)
 	defer cl.Close()
 	ctx, cancel := context.WithTimeout(context.Background(), adminTimeout)
 	defer cancel()
-	if err := f(ctx, cl); err != nil {
+	if err := pollOn(ctx, brokersAway, func() error { return f(ctx, cl) }); err != nil {
 		c.t.Fatalf("%s: %v", what, err)
 	}
 }
@@ -257,6 +257,27 @@ func topicMetadata(ctx context.Context, cl *kgo.Client, name string) (*kmsg.Meta
 		return &meta.Topics[0], kerr.ErrorForCode(meta.Topics[0].ErrorCode)
 	}
 	return nil, last
+}
+
+// pollOn calls f as poll does, but only while it fails for a reason that passes.
+func pollOn(ctx context.Context, passes func(error) bool, f func() error) error {
+	var last error
+	err := poll(ctx, func() error {
+		if last = f(); last != nil && passes(last) {
+			return last
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	return last
+}
+
+// brokersAway says whether an error means that there was no broker to do a thing, or to put a partition on. One that stood
+// still for the length of its session counts as gone until its next heartbeat, also when it is the only one.
+func brokersAway(err error) bool {
+	return kgo.IsRetryableBrokerErr(err) || errors.Is(err, kerr.InvalidReplicationFactor)
 }
 
 // poll calls f until it returns nil or ctx ends; then the error tells what f

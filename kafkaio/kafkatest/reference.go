@@ -40,15 +40,20 @@ func readCommitted(ctx context.Context, brokers []string, topic string, opts []k
 		return nil, err
 	}
 	defer cl.Close()
-	meta, err := topicMetadata(ctx, cl, topic)
-	if err != nil {
-		return nil, err
-	}
-	starts, err := listOffsets(ctx, cl, meta, topic, earliest, true)
-	if err != nil {
-		return nil, err
-	}
-	ends, err := stableEnds(ctx, cl, meta, topic)
+	var meta *kmsg.MetadataResponseTopic
+	var starts, ends map[int32]int64
+	// A broker that stood still leads nothing for a moment, also when it is the only one.
+	err = pollOn(ctx, leaderAway, func() error {
+		var err error
+		if meta, err = topicMetadata(ctx, cl, topic); err != nil {
+			return err
+		}
+		if starts, err = listOffsets(ctx, cl, meta, topic, earliest, true); err != nil {
+			return err
+		}
+		ends, err = stableEnds(ctx, cl, meta, topic)
+		return err
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -90,7 +95,12 @@ func stableEnds(ctx context.Context, cl *kgo.Client, meta *kmsg.MetadataResponse
 	}
 }
 
-const stableTime = 5 * time.Second
+const stableTime = 30 * time.Second
+
+// leaderAway says whether an error means that a partition has no leader just now, or another one.
+func leaderAway(err error) bool {
+	return errors.Is(err, kerr.LeaderNotAvailable) || errors.Is(err, kerr.NotLeaderForPartition)
+}
 
 // readPartition returns the committed records with offsets in [from, end).
 func readPartition(ctx context.Context, cl *kgo.Client, topic string, partition int32, from, end int64) ([]Record, error) {

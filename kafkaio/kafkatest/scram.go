@@ -47,14 +47,20 @@ func (k *cluster) createSCRAM(ctx context.Context) error {
 		u.Salt, u.SaltedPassword = salt, salted
 		req := kmsg.NewPtrAlterUserSCRAMCredentialsRequest()
 		req.Upsertions = append(req.Upsertions, u)
-		resp, err := req.RequestWith(ctx, cl)
+		err := pollOn(ctx, func(err error) bool { return brokersAway(err) || kerr.IsRetriable(err) }, func() error {
+			resp, err := req.RequestWith(ctx, cl)
+			if err != nil {
+				return err
+			}
+			for _, r := range resp.Results {
+				if err := kerr.ErrorForCode(r.ErrorCode); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
 		if err != nil {
 			return fmt.Errorf("store SCRAM credentials: %w", err)
-		}
-		for _, r := range resp.Results {
-			if err := kerr.ErrorForCode(r.ErrorCode); err != nil {
-				return fmt.Errorf("store SCRAM credentials: %w", err)
-			}
 		}
 	}
 	return nil
