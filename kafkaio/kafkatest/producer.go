@@ -9,7 +9,7 @@ import (
 )
 
 // clientTimeout bounds each call of the reference clients.
-const clientTimeout = time.Minute
+const clientTimeout = 2 * time.Minute
 
 // Record is a record as the reference clients write and read it.
 type Record = kgo.Record

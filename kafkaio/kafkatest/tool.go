@@ -10,7 +10,7 @@ import (
 )
 
 // toolTimeout bounds one run of a command-line tool.
-const toolTimeout = time.Minute
+const toolTimeout = startTimeout
 
 // Tool runs one of Kafka's command-line tools by the name of its class, such as
 // org.apache.kafka.tools.TopicCommand, in a JVM of its own. It returns what the
@@ -46,7 +46,8 @@ func runTool(cmd *exec.Cmd) (string, error) {
 func (c *Cluster) ConsumerGroupsDescribe(group string) string {
 	c.t.Helper()
 	out, err := c.Tool("org.apache.kafka.tools.consumer.group.ConsumerGroupCommand",
-		"--bootstrap-server", strings.Join(c.Brokers(), ","), "--describe", "--group", group)
+		"--bootstrap-server", strings.Join(c.Brokers(), ","), "--describe", "--group", group,
+		"--timeout", fmt.Sprint(toolTimeout.Milliseconds())) // of its own accord it gives up after 5 s
 	if err != nil {
 		c.t.Fatalf("describe group %s: %v", group, err)
 	}
