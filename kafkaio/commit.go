@@ -362,3 +362,9 @@ func isFenced(err error) bool {
 	return errors.Is(err, kafka.IllegalGeneration) || errors.Is(err, kafka.UnknownMemberId) ||
 		errors.Is(err, kafka.RebalanceInProgress)
 }
+
+// isCoordinatorAway says that the group's coordinator is not there yet, or no more, and will be.
+func isCoordinatorAway(err error) bool {
+	return errors.Is(err, kafka.GroupLoadInProgress) || errors.Is(err, kafka.GroupCoordinatorNotAvailable) ||
+		errors.Is(err, kafka.NotCoordinatorForGroup)
+}

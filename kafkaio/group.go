@@ -163,9 +163,10 @@ func (g *Group) Close(ctx context.Context) error {
 	return err
 }
 
-// lastCommit commits, if need be after the rebalance that is under way: when all nodes are stopped at once,
-// the first one's leaving ends the generation of the others.
+// lastCommit commits, if need be after the rebalance that is under way, or when the group's coordinator has moved: when all
+// nodes are stopped at once, the first one's leaving ends the generation of the others.
 func (g *Group) lastCommit(ctx context.Context) error {
+	var last error
 	for {
 		g.mu.Lock()
 		m, member := g.member, len(g.topics) > 0
@@ -174,12 +175,16 @@ func (g *Group) lastCommit(ctx context.Context) error {
 			return nil
 		}
 		if m != nil {
-			if err := g.commits.commit(ctx, m, g.cfg.Offsets()); !isFenced(err) {
-				return err
+			last = g.commits.commit(ctx, m, g.cfg.Offsets())
+			switch {
+			case isFenced(last):
+				last = nil
+			case !isCoordinatorAway(last):
+				return last
 			}
 		}
 		if !nap(ctx, finalCommitRetry) {
-			return nil // not a member: nothing that could be committed
+			return last // nil when not a member: nothing that could be committed
 		}
 	}
 }
