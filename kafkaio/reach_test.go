@@ -30,7 +30,7 @@ type gate struct {
 }
 
 func newGate(t *testing.T, to string) *gate {
-	g := &gate{t: t, to: to, addr: "127.0.0.1:0", conns: map[net.Conn]bool{}}
+	g := &gate{t: t, to: to, addr: kafkatest.Address(t), conns: map[net.Conn]bool{}}
 	g.free = sync.NewCond(&g.mu)
 	g.open()
 	t.Cleanup(func() { g.shut(); g.wg.Wait() })
@@ -49,7 +49,7 @@ func (g *gate) open() {
 	}
 	ln, err := net.Listen("tcp", g.addr)
 	must(g.t, err)
-	g.ln, g.addr = ln, ln.Addr().String()
+	g.ln = ln
 	g.wg.Go(func() {
 		for {
 			c, err := ln.Accept()

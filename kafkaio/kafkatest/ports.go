@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"strconv"
+	"testing"
 )
 
 // A broker's ports are named in the configuration of all its peers and must be
@@ -41,6 +42,17 @@ func freePorts(n int) ([]int, error) {
 		ports = append(ports, p)
 	}
 	return nil, errors.New("no free ports on 127.0.0.1")
+}
+
+// Address returns a host:port of loopback to listen on, to leave, and to listen on again: nothing listens there now, and no
+// outgoing connection will have it.
+func Address(t testing.TB) string {
+	t.Helper()
+	ports, err := freePorts(1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return loopback(ports[0])
 }
 
 func loopback(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }
