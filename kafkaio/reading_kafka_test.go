@@ -160,6 +160,8 @@ func TestKafkaOffsetsAndRange(t *testing.T) {
 		offsets(t, c.Brokers(), topic, func(before int64) error { c.DeleteRecords(topic, 1, before); return nil })
 		r := newRig(t, c.Brokers(), topic)
 		tp := bridge.TopicPartition{Topic: topic, Partition: 1}
+		// Kafka says that a transaction has ended before its marker is written.
+		waitFor(t, "the marker", func() bool { return r.latest(tp) == 12 })
 		for i, at := range []bridge.Offset{1, 13} {
 			r.start(tp, at)
 			r.until("out of range", func() bool { return len(r.outs) == i+1 })
