@@ -209,12 +209,7 @@ func (r *rig) start(tp bridge.TopicPartition, from bridge.Offset) uint64 {
 // until waits for cond, which is called with the rig locked.
 func (r *rig) until(what string, cond func() bool) {
 	r.t.Helper()
-	r.within(waitTimeout, what, cond)
-}
-
-func (r *rig) within(d time.Duration, what string, cond func() bool) {
-	r.t.Helper()
-	timeout := time.After(d)
+	timeout := time.After(waitTimeout)
 	for {
 		r.mu.Lock()
 		ok, change := cond(), r.change
@@ -225,7 +220,7 @@ func (r *rig) within(d time.Duration, what string, cond func() bool) {
 		select {
 		case <-change:
 		case <-timeout:
-			r.t.Fatalf("within %v this did not come: %s", d, what)
+			r.t.Fatalf("this did not come: %s", what)
 		}
 	}
 }

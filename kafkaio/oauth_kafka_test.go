@@ -24,7 +24,7 @@ func TestRealOAuth(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			return Config{Brokers: k.SASLBrokers(), TLS: tc, SASL: mech}
+			return Config{Brokers: k.SASLBrokers(), TLS: tc, SASL: mech, DialTimeout: waitTimeout}
 		}
 		dial := func(t *testing.T, o OAuth) error {
 			t.Helper()

@@ -128,6 +128,7 @@ type sessionRig struct {
 	generation int32
 	starts     int64
 	complained int
+	failed     []string // what did not work since
 }
 
 func newSessionRig(t *testing.T, k *kafkatest.Cluster, s Security) *sessionRig {
@@ -163,7 +164,7 @@ func newSessionRig(t *testing.T, k *kafkatest.Cluster, s Security) *sessionRig {
 
 // begin begins a round.
 func (r *sessionRig) begin() {
-	r.generation, r.starts, r.complained = r.membership(), r.mech.starts.Load(), r.complaints()
+	r.generation, r.starts, r.complained, r.failed = r.membership(), r.mech.starts.Load(), r.complaints(), nil
 }
 
 // renewed is how many authentications there were in this round.
@@ -181,6 +182,9 @@ func (r *sessionRig) wrong() (out []string) {
 	}
 	if n := r.complaints() - r.complained; n != 0 {
 		out = append(out, fmt.Sprintf("%s: %d complaints in the log", r.mech.Name(), n))
+	}
+	for _, f := range r.failed {
+		out = append(out, r.mech.Name()+": "+f)
 	}
 	return out
 }
@@ -203,14 +207,14 @@ func (r *sessionRig) step() {
 	r.produced = append(r.produced, value)
 	r.n.reached(tp(r.topic, 0), bridge.Offset(len(r.produced)), value)
 	if _, err := r.w.MaxMessageBytes(r.t.Context(), r.topic); err != nil {
-		r.t.Fatal(err)
+		r.failed = append(r.failed, err.Error())
 	}
 	n := 0
 	if err := r.replayer.Replay(r.t.Context(), bridge.ReplayRange{TP: tp(r.topic, 0), From: 0, To: 1}, func(f bridge.Fetched) error {
 		n += len(f.Records)
 		return nil
 	}); err != nil || n != 1 {
-		r.t.Fatalf("replayed %d records: %v", n, err)
+		r.failed = append(r.failed, fmt.Sprintf("replayed %d records: %v", n, err))
 	}
 }
 
