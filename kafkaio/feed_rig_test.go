@@ -17,8 +17,9 @@ import (
 	"github.com/tidewire/tidewire/kafkaio/kafkatest"
 )
 
-// waitTimeout bounds every wait for a condition; it is reached only when a test fails.
-const waitTimeout = 30 * time.Second
+// waitTimeout bounds every wait for a condition; it is reached only when a test fails. Beside others that want all processors,
+// a broker was seen not to take one record in 20 s.
+const waitTimeout = 90 * time.Second
 
 // rig is the reading side as a node wires it, and a sink that keeps all it is told.
 type rig struct {

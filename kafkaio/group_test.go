@@ -121,7 +121,7 @@ func (n *nodes) has(g *Group, want ...bridge.TopicPartition) {
 	n.t.Helper()
 	var got []bridge.TopicPartition
 	var ok bool
-	deadline := time.Now().Add(40 * time.Second)
+	deadline := time.Now().Add(waitTimeout)
 	for {
 		if got, ok = g.Assigned(); ok && fmt.Sprint(got) == fmt.Sprint(want) {
 			return
@@ -136,7 +136,7 @@ func (n *nodes) has(g *Group, want ...bridge.TopicPartition) {
 // committed waits until g reads this from Kafka.
 func (n *nodes) committed(g *Group, tp bridge.TopicPartition, o bridge.Offset, metadata string) {
 	n.t.Helper()
-	ctx, cancel := context.WithTimeout(n.t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(n.t.Context(), waitTimeout)
 	defer cancel()
 	want := bridge.CommitOffset{TP: tp, Offset: o, Metadata: metadata}
 	for {

@@ -105,7 +105,7 @@ const leakTimeout = 10 * time.Second
 
 func (w *writer) produce(tp bridge.TopicPartition, value string) bridge.Produced {
 	w.t.Helper()
-	got, err := w.try(tp, value, 20*time.Second)
+	got, err := w.try(tp, value, waitTimeout)
 	if err != nil {
 		w.t.Fatalf("produce %.20q: %v", value, err)
 	}
@@ -188,7 +188,7 @@ func TestProduceBatches(t *testing.T) {
 	for i := range n {
 		wg.Go(func() {
 			v := fmt.Sprintf("%d-%d", i%4, i)
-			got, err := w.try(tp("a", int32(i%4)), v, 20*time.Second)
+			got, err := w.try(tp("a", int32(i%4)), v, waitTimeout)
 			if err != nil {
 				t.Error(err)
 			}
@@ -392,7 +392,7 @@ func TestProduceStaleSequence(t *testing.T) {
 				kfake.Fault{Keys: []kmsg.Key{kmsg.Produce}, Err: kerr.RequestTimedOut},
 				kfake.Fault{Keys: []kmsg.Key{kmsg.Produce}, Err: e},
 			)
-			if _, err := w.try(tp("a", 0), "third", 10*time.Second); !errors.Is(err, ErrOutcomeUnknown) {
+			if _, err := w.try(tp("a", 0), "third", waitTimeout); !errors.Is(err, ErrOutcomeUnknown) {
 				t.Errorf("error %v", err)
 			}
 			w.produce(tp("a", 0), "fourth")
@@ -420,7 +420,7 @@ func tooLarge(t *testing.T, w *writer, brokers []string, topic string) {
 			if i%100 == 50 {
 				v = strings.Repeat("x", 20_000)
 			}
-			_, err := w.try(tp(topic, 0), v, 20*time.Second)
+			_, err := w.try(tp(topic, 0), v, waitTimeout)
 			var rej *bridge.RejectedError
 			if i%100 == 50 {
 				if !errors.As(err, &rej) || !rej.TooLarge {
@@ -446,7 +446,7 @@ func TestProduceRefused(t *testing.T) {
 	w := newWriter(t, Config{Brokers: k.Brokers()}, "a")
 	for _, e := range []*kerr.Error{kerr.TopicAuthorizationFailed, kerr.InvalidRecord, kerr.InvalidTimestamp} {
 		k.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Produce}, Err: e})
-		_, err := w.try(tp("a", 0), "no", 10*time.Second)
+		_, err := w.try(tp("a", 0), "no", waitTimeout)
 		var rej *bridge.RejectedError
 		if !errors.As(err, &rej) || rej.TooLarge {
 			t.Errorf("%s: %v", e.Message, err)
@@ -547,7 +547,7 @@ func TestProducerClose(t *testing.T) {
 // waitFor polls cond: for what can be seen from outside only.
 func waitFor(t testing.TB, what string, cond func() bool) {
 	t.Helper()
-	deadline := time.Now().Add(30 * time.Second)
+	deadline := time.Now().Add(waitTimeout)
 	for !cond() {
 		if time.Now().After(deadline) {
 			t.Fatalf("this did not come: %s", what)

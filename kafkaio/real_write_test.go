@@ -103,7 +103,7 @@ func (w *writer) stream(topic string, partitions int32) *stream {
 				}
 				v := fmt.Sprintf("%d-%06d", p, i)
 				begin := time.Now()
-				got, err := w.try(tp(topic, p), v, 90*time.Second)
+				got, err := w.try(tp(topic, p), v, waitTimeout)
 				if err != nil {
 					w.t.Errorf("produce %s: %v", v, err)
 					return
@@ -128,10 +128,10 @@ func (s *stream) count() int {
 func (s *stream) more(n int) {
 	s.w.t.Helper()
 	begin := s.count()
-	deadline := time.Now().Add(90 * time.Second)
+	deadline := time.Now().Add(waitTimeout)
 	for s.count() < begin+n {
 		if time.Now().After(deadline) {
-			s.w.t.Fatalf("%d records in 90 s", s.count()-begin)
+			s.w.t.Fatalf("%d records in %v", s.count()-begin, waitTimeout)
 		}
 		time.Sleep(5 * time.Millisecond)
 	}
