@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -147,15 +148,16 @@ func TestSSEOverANodesEnd(t *testing.T) {
 	k := &aKafka{brokers: kafkatest.Fake(t).Brokers()}
 	topic := k.topic(t, 2, nil)
 	c := startCluster(t, k, 3, topic, nil)
-	w := watchSSE(t, "/"+topic+"/*", func(i int) string { return c.addr(i) })
+	var on atomic.Int64 // which node: a connection that fails has it go to the next one, too
+	w := watchSSE(t, "/"+topic+"/*", func(i int) string { on.Store(int64(i % 3)); return c.addr(i) })
 	stop := trickle(t, k, topic, 5, 2*time.Millisecond)
-	for i := range 3 {
+	for range 3 {
 		n := w.count()
 		eventually(t, "records", func() bool { return w.count() > n+20 })
-		subs := w.subscriptions()
-		c.stop(i)
+		subs, node := w.subscriptions(), int(on.Load())
+		c.stop(node)
 		eventually(t, "the stream to resume", func() bool { return w.subscriptions() > subs })
-		c.start(i)
+		c.start(node)
 		c.waitReady()
 	}
 	stop()
