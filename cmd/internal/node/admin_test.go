@@ -21,7 +21,7 @@ import (
 
 // ask gets a page of a node's admin port; code 0 when there is no answer.
 func (a *aNode) ask(path string) (code int, body string) {
-	client := http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+	client := http.Client{Timeout: waitTime, Transport: &http.Transport{DisableKeepAlives: true}}
 	res, err := client.Get("http://" + a.node.AdminAddr() + path)
 	if err != nil {
 		return 0, err.Error()
@@ -156,7 +156,7 @@ func TestMetricsAfterTraffic(t *testing.T) {
 		}
 		return out
 	}
-	for deadline := time.Now().Add(10 * time.Second); len(missing()) > 0; time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(waitTime); len(missing()) > 0; time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			_, body := n.ask("/metrics")
 			t.Fatalf("missing %s in\n%s", strconv.Quote(strings.Join(missing(), "\n")), body)

@@ -7,7 +7,6 @@ import (
 	"net/http"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/coder/websocket"
 
@@ -29,7 +28,7 @@ func (a *aNode) askAs(t *testing.T, path string, headers map[string]string) (*ht
 		req.Header.Set(k, v)
 	}
 	client := http.Client{
-		Timeout: 10 * time.Second, Transport: &http.Transport{DisableKeepAlives: true},
+		Timeout: waitTime, Transport: &http.Transport{DisableKeepAlives: true},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
 	res, err := client.Do(req)

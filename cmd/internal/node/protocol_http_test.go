@@ -137,7 +137,7 @@ func halfOpenRequests(t *testing.T, c *aCluster) (wait func()) {
 			}
 			defer conn.Close()
 			start := time.Now()
-			_ = conn.SetDeadline(start.Add(20 * time.Second))
+			_ = conn.SetDeadline(start.Add(waitTime))
 			go f(conn)
 			if _, err := io.Copy(io.Discard, conn); errors.Is(err, os.ErrDeadlineExceeded) {
 				t.Errorf("%s: still open after %v", name, time.Since(start))

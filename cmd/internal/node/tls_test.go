@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/coder/websocket"
 
@@ -27,7 +26,7 @@ func TestClientsOverTLS(t *testing.T) {
 		cfg.TLS.Cert, cfg.TLS.Key = ca.Write(t, dir, 7)
 	})
 	a := c.nodes[0]
-	client := &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: ca.Pool()}, DisableKeepAlives: true}}
+	client := &http.Client{Timeout: waitTime, Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: ca.Pool()}, DisableKeepAlives: true}}
 	serial := func() int64 {
 		resp, err := client.Get("https://" + a.node.Addr() + "/none")
 		if err != nil {
