@@ -63,7 +63,7 @@ func TestMinorityCommitsNothing(t *testing.T) {
 	t.Parallel()
 	c, net, topic := minority(t, time.Hour)
 	others := watch(t, "/"+topic+"/*", 0, func(int) string { return c.addr(1) })
-	ctx, cancel := context.WithTimeout(t.Context(), waitTime)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*waitTime)
 	defer cancel()
 	client, err := dialWire(ctx, c.addr(0))
 	if err != nil {
@@ -105,14 +105,15 @@ func TestMinorityCommitsNothing(t *testing.T) {
 	if all, n := expected(t, c.kafka, topic, nil); n != records {
 		t.Errorf("Kafka holds %d records, %d were produced: %v", n, records, all)
 	}
-	if c.nodes[0].node.replication.Isolated() == "" {
-		t.Error("n1 does not know that it is cut off")
-	}
-	for _, a := range c.nodes[1:] {
-		if why := a.node.replication.Isolated(); why != "" {
-			t.Errorf("%s takes itself for cut off: %s", a.cfg.NodeID, why)
+	// For a moment a node may look so that has been busy.
+	eventually(t, "n1 alone to know that it is cut off", func() bool {
+		for _, a := range c.nodes {
+			if (a.node.replication.Isolated() != "") != (a == c.nodes[0]) {
+				return false
+			}
 		}
-	}
+		return true
+	})
 
 	net.mend("n1")
 	got := 0
