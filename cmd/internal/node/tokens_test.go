@@ -145,17 +145,13 @@ func TestRevokedSessionsEndOnAllNodes(t *testing.T) {
 		}
 	}
 	asked := time.Now()
-	if code, body := c.nodes[0].revoke(`{"subject":"alice"}`); code != http.StatusOK {
-		t.Fatalf("%d: %s", code, body)
-	}
+	c.nodes[0].mustRevoke(t, `{"subject":"alice"}`)
 	for i, w := range alices {
 		wantRevoked(t, fmt.Sprintf("alice on node %d", i+1), w)
 	}
 	t.Logf("all nodes had ended the sessions %v after they were asked", time.Since(asked).Round(100*time.Microsecond))
 	refused("after its session ended", alice, c.nodes...)
-	if code, body := c.nodes[2].revoke(`{"token_id":"b1"}`); code != http.StatusOK {
-		t.Fatalf("%d: %s", code, body)
-	}
+	c.nodes[2].mustRevoke(t, `{"token_id":"b1"}`)
 	for i, w := range bobs {
 		wantRevoked(t, fmt.Sprintf("bob's first on node %d", i+1), w)
 	}
