@@ -98,6 +98,7 @@ func TestCutsWithVectorsOlderThanTheCache(t *testing.T) {
 		}
 		all := watch(t, "/"+topic+"/*", 0, next(0))
 		one := watch(t, "/"+topic+"/key-1", 0, next(1))
+		t.Cleanup(gate.open)
 		stop := trickle(t, k, topic, 3, 2*time.Millisecond)
 		for round := range 8 {
 			gate.shut()

@@ -110,6 +110,7 @@ func TestTopicCreatedAgain(t *testing.T) {
 		w := watch(t, "/"+topic+"/*", 0, func(int) string { return c.addr(0) })
 		produce(t, k, topic, 3, 100, "old")
 		eventually(t, "the old records", func() bool { return w.count() == 100 })
+		c.waitIngested(topic)
 		w.stop()
 		k.real.DeleteTopic(topic)
 		k.create(t, topic, 1, nil)
@@ -117,7 +118,7 @@ func TestTopicCreatedAgain(t *testing.T) {
 		var nw *watcher
 		eventually(t, "the new topic", func() bool {
 			for _, p := range c.nodes[1].node.bridge.PartitionStatuses() {
-				if p.Topic == topic && p.Epoch > 1 && p.Next >= 30 {
+				if p.Topic == topic && p.Epoch > 1 && p.Next == 30 { // of the old one, 100
 					return true
 				}
 			}
@@ -144,16 +145,19 @@ func TestRecordsDeletedUnderAResumingClient(t *testing.T) {
 		c := startCluster(t, k, 3, topic, func(cfg *Config) { cfg.CacheBytes = 1 << 20; cfg.CacheTTL = time.Second })
 		g := newGate()
 		w := watch(t, "/"+topic+"/*", 0, func(i int) string { g.wait(); return c.addr(i) })
+		t.Cleanup(g.open)
+		whole := watch(t, "/"+topic+"/*", 0, func(int) string { return c.addr(2) })
 		produce(t, k, topic, 3, 100, "a")
 		eventually(t, "the first records", func() bool { return w.count() == 100 })
 		g.shut()
 		w.cut()
 		produce(t, k, topic, 3, 100, "b")
 		c.waitIngested(topic)
+		eventually(t, "the positions of the others", func() bool { return whole.count() == 200 })
 		k.real.DeleteRecords(topic, 0, 150)
 		eventually(t, "the caches to forget", func() bool {
 			for _, a := range c.nodes {
-				if l, ok := a.node.store.Lookup(topic, 0); ok && !forgot(l, "b-0") {
+				if l, ok := a.node.store.Lookup(topic, 0); ok && !forgot(l, "b-49") { // the last that is deleted
 					return false
 				}
 			}
@@ -166,8 +170,9 @@ func TestRecordsDeletedUnderAResumingClient(t *testing.T) {
 		if len(w.gaps) != 1 || w.gaps[0].Gap != "evicted" || len(w.gaps[0].Lost) != 1 {
 			t.Fatalf("told of %+v, want one loss by eviction", w.gaps)
 		}
-		last := w.records[99].pos
-		if got, want := string(w.gaps[0].Lost[0]), fmt.Sprintf(`{"partition":0,"from":[%d,101],"to":[%d,150]}`, last.Epoch, last.Epoch); got != want {
+		records, _ := whole.snapshot()
+		from, to := records[0][100].pos, records[0][149].pos
+		if got, want := string(w.gaps[0].Lost[0]), fmt.Sprintf(`{"partition":0,"from":[%d,%d],"to":[%d,%d]}`, from.Epoch, from.Seqno, to.Epoch, to.Seqno); got != want {
 			t.Errorf("lost %s, want %s", got, want)
 		}
 		if got := w.records[100].text; got != "b-50" {
