@@ -162,6 +162,7 @@ func (w *watcher) stop() {
 
 func (w *watcher) subscriptions() int { w.mu.Lock(); defer w.mu.Unlock(); return w.subbed }
 func (w *watcher) count() int         { w.mu.Lock(); defer w.mu.Unlock(); return len(w.records) }
+func (w *watcher) isLive() bool       { w.mu.Lock(); defer w.mu.Unlock(); return w.live > 0 }
 
 // cut breaks the connection without a goodbye.
 func (w *watcher) cut() {
