@@ -4,11 +4,9 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
-	"net"
 	"os"
 	"path/filepath"
 	"strconv"
-	"sync"
 	"testing"
 	"time"
 
@@ -17,6 +15,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/tidewire/tidewire/bridge"
+	"github.com/tidewire/tidewire/internal/freeport"
 	"github.com/tidewire/tidewire/kafkaio"
 	"github.com/tidewire/tidewire/kafkaio/kafkatest"
 	"github.com/tidewire/tidewire/replication"
@@ -229,33 +228,14 @@ func eventually(t *testing.T, what string, cond func() bool) {
 	}
 }
 
-// freePorts returns ports below the range from which the system takes ports for outgoing connections,
-// so that none is taken before a node listens on it, nor while it is stopped. No port is given to two tests.
 func freePorts(t *testing.T, n int) []int {
 	t.Helper()
-	portsGiven.Lock()
-	defer portsGiven.Unlock()
-	var ports []int
-	for len(ports) < n {
-		port := 15000 + rand.IntN(15000)
-		if portsGiven.to[port] {
-			continue
-		}
-		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
-		if err != nil {
-			continue
-		}
-		_ = l.Close()
-		portsGiven.to[port] = true
-		ports = append(ports, port)
+	ports, err := freeport.Take(n)
+	if err != nil {
+		t.Fatal(err)
 	}
 	return ports
 }
-
-var portsGiven = struct {
-	sync.Mutex
-	to map[int]bool
-}{to: map[int]bool{}}
 
 // testLog logs to the test's output when TIDEWIRE_TEST_LOG names a level, and nowhere otherwise.
 func testLog(t *testing.T, node string) zerolog.Logger {
