@@ -393,6 +393,43 @@ func TestHungLeaderCallsAnother(t *testing.T) {
 	})
 }
 
+// Nobody wants to lead at the moment at which a leader's disk hangs, as when nobody answers in time: the others are asked
+// again. They used to be asked once, and not to answer within takeoverAsk left the group to timers.
+func TestHungLeaderCallsUntilSomebodyWantsToLead(t *testing.T) {
+	var store *hangingStore
+	c := newCluster(t, 3, 1, inMemory, unshaken, unmoved, func(i int, c *Config) {
+		if i != 0 {
+			return
+		}
+		c.WriteTimeout = 300 * time.Millisecond
+		mem := c.OpenStores
+		c.OpenStores = func(g bridge.GroupID, d string) (Stores, error) {
+			s, err := mem(g, d)
+			store = &hangingStore{LogStore: s.Log}
+			s.Log = store
+			return s, err
+		}
+	})
+	c.waitConnected()
+	c.elect(0, 0)
+	c.propose(0, "a")
+	c.waitSame(0, 1)
+	for _, n := range c.nodes[1:] {
+		n.draining.Store(true)
+	}
+	defer store.set()()
+	if _, err := c.nodes[0].Propose(0, []byte("lost")).Wait(); !errors.Is(err, bridge.ErrNotCoordinator) {
+		t.Fatalf("a proposal whose write hangs: %v", err)
+	}
+	asked := time.NewTimer(2 * takeoverAsk) // there is no event for an answer that is no
+	<-asked.C
+	for _, n := range c.nodes[1:] {
+		n.draining.Store(false)
+	}
+	eventually(t, "another node leads", func() bool { return c.leader(0) > 0 })
+	c.propose(0, "b")
+}
+
 // runErr returns the error that has ended the node, if any.
 func runErr(n *Node) error {
 	select {

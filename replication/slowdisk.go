@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
+
+	"github.com/tidewire/tidewire/bridge"
 )
 
 // A leader whose disk hangs gives its leadership up (logstore.go), but it can hand nothing over: the library's
@@ -33,26 +35,54 @@ func (n *Node) slowDisk() bool {
 	return false
 }
 
-// abdicate has others stand for the groups that this node led when its disk hung, until ctx ends.
+// abdicate has others stand for the groups that this node led when its disk hung, until ctx ends. On a machine that is
+// busy the others may not answer in time, or none wants to lead at that moment: they are asked again for a while.
 func (n *Node) abdicate(ctx context.Context) {
+	type search struct {
+		term uint64 // that this node gave up, or a later one
+		end  time.Time
+	}
+	due := map[bridge.GroupID]search{} // groups without an heir yet
 	for {
+		var again <-chan time.Time
+		if len(due) > 0 {
+			again = time.After(maxTakeoverPause)
+		}
 		select {
 		case id := <-n.abdicated:
-			n.callHeir(ctx, n.groups[id])
+			due[id] = search{n.groups[id].raft.CurrentTerm(), time.Now().Add(takeoverLimit)}
+		case <-again:
 		case <-ctx.Done():
 			return
+		}
+		views, _ := n.ask(ctx)
+		for id, s := range due {
+			g := n.groups[id]
+			term, leads := g.leaderTerm()
+			elected := leads && term > s.term                                    // again: its disk has gone on
+			if elected || n.callHeir(ctx, g, views) || time.Now().After(s.end) { // then timers decide
+				delete(due, id)
+			}
 		}
 	}
 }
 
 // callHeir tells the node that is fittest to lead a group to stand for election, or the next one if it will
-// not. If nobody will, timers decide.
-func (n *Node) callHeir(ctx context.Context, g *group) {
-	views, _ := n.ask(ctx)
+// not. It says whether nothing is left to do: somebody was told, or leads already.
+func (n *Node) callHeir(ctx context.Context, g *group, views map[bridge.NodeID]view) bool {
 	var heirs []Peer
 	for _, p := range preference(g.id, n.voters(g.id)) {
 		v, there := views[p.ID]
-		if p.ID != n.cfg.NodeID && there && !v.draining && int(g.id) < len(v.groups) && !v.groups[g.id].barred {
+		if !there || int(g.id) >= len(v.groups) {
+			continue
+		}
+		if p.ID == n.cfg.NodeID {
+			continue // it may not have stepped down yet
+		}
+		if v.groups[g.id].Leader == p.ID {
+			return true
+		}
+		if !v.draining && !v.groups[g.id].barred {
 			heirs = append(heirs, p)
 		}
 	}
@@ -68,15 +98,16 @@ func (n *Node) callHeir(ctx context.Context, g *group) {
 	})
 	for _, p := range heirs {
 		if ctx.Err() != nil {
-			return
+			return true
 		}
 		args := raft.TimeoutNowRequest{RPCHeader: raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax}}
 		err := g.transport.TimeoutNow(raft.ServerID(p.ID), raft.ServerAddress(p.Addr), &args, &raft.TimeoutNowResponse{})
 		log := n.log.Warn().Uint16("group", uint16(g.id)).Str("to", string(p.ID))
 		if err == nil {
 			log.Msg("the disk hangs: another node is to lead")
-			return
+			return true
 		}
 		log.Err(err).Msg("the disk hangs, and another node does not want to lead")
 	}
+	return false
 }
