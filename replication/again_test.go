@@ -13,6 +13,7 @@ import (
 func TestVotesAreAskedForOnLivingConnections(t *testing.T) {
 	c := newCluster(t, 3, 1, calm)
 	c.waitConnected()
+	c.waitMayLead(0, 0) // else it asks for no vote
 	g := c.nodes[0].groups[0]
 	self, id, addr := raft.ServerID("n0"), raft.ServerID("n1"), raft.ServerAddress(c.peers[1].Addr)
 	ask := func() error {

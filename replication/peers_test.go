@@ -12,9 +12,9 @@ import (
 )
 
 func TestCallsBetweenNodes(t *testing.T) {
-	c := newCluster(t, 3, 1, inMemory)
+	c := newCluster(t, 3, 1, inMemory, unshaken)
 	c.waitConnected()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), waitTime)
 	defer cancel()
 	tp := bridge.TopicPartition{Topic: "chat", Partition: 3}
 	want := bridge.PublishRequest{

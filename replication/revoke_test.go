@@ -16,9 +16,9 @@ import (
 )
 
 func TestRevokeBetweenNodes(t *testing.T) {
-	c := newCluster(t, 2, 1, inMemory)
+	c := newCluster(t, 2, 1, inMemory, unshaken)
 	c.waitConnected()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), waitTime)
 	defer cancel()
 	want := bridge.Revocation{By: bridge.ByTokenID, Value: "é", At: 5, Until: 1 << 50, Reason: "lost phone"}
 	var answer error
@@ -103,7 +103,7 @@ func TestBuildsWithoutRevocations(t *testing.T) {
 	has.Store(false)
 	alive(true)
 
-	c := newCluster(t, 2, 1, inMemory)
+	c := newCluster(t, 2, 1, inMemory, unshaken)
 	c.waitConnected()
 	n := c.nodes[0]
 	if old := n.WithoutRevocations(); len(old) > 0 {
@@ -133,10 +133,8 @@ func TestUpToDate(t *testing.T) {
 	eventually(t, "all nodes are up to date", all)
 	l := c.waitLeader(0)
 	f := c.nodes[(l+1)%3]
-	v, ok := f.views.get(c.peers[l].ID)
-	if !ok {
-		t.Fatal("the leader was not heard from")
-	}
+	var v view
+	eventually(t, "the leader is heard from", func() (ok bool) { v, ok = f.views.get(c.peers[l].ID); return ok })
 	behind := func(what string, change func(*standing)) {
 		t.Helper()
 		told := func(change func(*standing)) bool {

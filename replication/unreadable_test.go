@@ -8,7 +8,6 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"github.com/hashicorp/raft"
 
@@ -50,7 +49,7 @@ func TestUnreadableEntryEndsTheNode(t *testing.T) {
 	// What was written of late is kept in memory; forget it as soon as it is there.
 	stores[bad].from.Store(c.nodes[leader].Groups()[0].Last + 1)
 	log := c.nodes[bad].groups[0].log
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), waitTime)
 	defer cancel()
 	forgetting := make(chan struct{})
 	go func() {
