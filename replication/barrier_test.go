@@ -15,7 +15,7 @@ import (
 // A barrier waits for what followers have applied already, whoever asks after it had begun waits for the next, and
 // without a majority it fails.
 func TestBarrier(t *testing.T) {
-	c := newStoppedCluster(t, 3, 1, inMemory, unshaken, unmoved, func(_ int, c *Config) { c.LeaderLease = time.Second })
+	c := newStoppedCluster(t, 3, 1, inMemory, unshaken, unmoved, func(_ int, c *Config) { c.LeaderLease = 5 * time.Second })
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	reached, gate := make(chan string, 2), map[string]chan struct{}{"x": make(chan struct{}), "y": make(chan struct{})}

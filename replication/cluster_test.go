@@ -82,6 +82,10 @@ func (m *toy) applied(g bridge.GroupID) []string {
 	return slices.Clone(m.entries[g])
 }
 
+// appliedOnce is applied without the repeats of who proposed again because it did not know whether the first time counts:
+// see propose.
+func (m *toy) appliedOnce(g bridge.GroupID) []string { return slices.Compact(m.applied(g)) }
+
 func (m *toy) leading(g bridge.GroupID) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -182,8 +186,8 @@ func newStoppedCluster(t testing.TB, nodes, groups int, opts ...option) *cluster
 			NodeID: id, Listen: c.peers[i].Addr, Listener: lns[i], Peers: slices.Clone(c.peers), Groups: groups,
 			Dir: t.TempDir(), Log: testLog().With().Str("node", string(id)).Logger(),
 			Machine: c.toys[i], Service: c.svcs[i],
-			// First elections wait for it; deaths do not.
-			HeartbeatTimeout: 300 * time.Millisecond, LeaderLease: 150 * time.Millisecond,
+			// With the timers of the default configuration: shorter ones cost elections on a busy machine, one after
+			// the other, and first elections and deaths do not wait for them.
 		}
 		for _, o := range opts {
 			o(i, &cfg)

@@ -2,8 +2,10 @@ package replication
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -56,24 +58,35 @@ func (p *progress) tell(s string) {
 	p.lines = append(p.lines, s)
 }
 
-func (c *cluster) add(asked, i int) {
+// change makes a change, and goes on with it as an operator does when it says so: a group may be without a leader for
+// longer than it waits, and a node without an answer, on a machine that is busy.
+func (c *cluster) change(make_ func(context.Context, func(string)) error) {
 	c.t.Helper()
-	ctx, cancel := context.WithTimeout(c.t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(c.t.Context(), waitTime)
 	defer cancel()
 	var p progress
-	if err := c.nodes[asked].AddMember(ctx, c.peers[i], p.tell); err != nil {
-		c.t.Fatalf("%v\n%s", err, strings.Join(p.lines, "\n"))
+	for {
+		err := make_(ctx, p.tell)
+		if err == nil {
+			return
+		}
+		late := errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, context.DeadlineExceeded) || strings.Contains(err.Error(), "run it again")
+		if !late || ctx.Err() != nil {
+			c.t.Fatalf("%v\n%s", err, strings.Join(p.lines, "\n"))
+		}
 	}
+}
+
+func (c *cluster) add(asked, i int) {
+	c.t.Helper()
+	c.change(func(ctx context.Context, tell func(string)) error {
+		return c.nodes[asked].AddMember(ctx, c.peers[i], tell)
+	})
 }
 
 func (c *cluster) remove(asked int, id bridge.NodeID) {
 	c.t.Helper()
-	ctx, cancel := context.WithTimeout(c.t.Context(), 30*time.Second)
-	defer cancel()
-	var p progress
-	if err := c.nodes[asked].RemoveMember(ctx, id, p.tell); err != nil {
-		c.t.Fatalf("%v\n%s", err, strings.Join(p.lines, "\n"))
-	}
+	c.change(func(ctx context.Context, tell func(string)) error { return c.nodes[asked].RemoveMember(ctx, id, tell) })
 }
 
 // waitMembers waits until these running nodes agree that exactly they, and the names besides, are the voters of
@@ -612,9 +625,10 @@ func TestMemberMoves(t *testing.T) {
 	eventually(t, "the others find it", func() bool { return c.nodes[0].PeerAlive("n2") && c.nodes[1].PeerAlive("n2") })
 	c.propose(0, "a")
 	c.waitSame(0, 1)
-	for _, m := range c.nodes[0].Members(t.Context()) {
-		if m.Node == "n2" && (m.Addr != c.peers[2].Addr || m.Votes != 2 || !m.Alive) {
-			t.Errorf("%+v", m)
-		}
-	}
+	// Where a leader does not answer in time a node tells what it knows itself, perhaps of a moment ago.
+	eventually(t, "n2 is told where it is, and alive", func() bool {
+		return !slices.ContainsFunc(c.nodes[0].Members(t.Context()), func(m Member) bool {
+			return m.Node == "n2" && (m.Addr != c.peers[2].Addr || m.Votes != 2 || !m.Alive)
+		})
+	})
 }
