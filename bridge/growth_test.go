@@ -88,6 +88,7 @@ func TestOneNoteAtATime(t *testing.T) {
 	n.lead()
 	n.wantNext(orders0, 0)
 	n.TopicsChanged(topicMap("orders", 2, 1))
+	eventually(t, func() bool { return late.notes.Load() > 0 }, func() string { return "no note" })
 	for i := range 20 { // each is a look, and none waits for the note
 		k.write(orders0, "", "x")
 		eventually(t, func() bool { return k.fetched(n, orders0) > Offset(i) }, func() string { return "not fetched" })
@@ -102,6 +103,9 @@ func TestOneNoteAtATime(t *testing.T) {
 	close(late.gate)
 	eventually(t, func() bool { v, _ := n.Topic("orders"); return v.Scattered }, func() string { return "not noted" })
 	n.wantShown(orders0, "x@1,1", "x@1,2")
+	if got := late.notes.Load(); got != 1 { // the looks may come as late as that
+		t.Errorf("%d notes", got)
+	}
 }
 
 // fetched is how far n's Feed has come.
@@ -141,9 +145,8 @@ func TestGrown(t *testing.T) {
 	}
 	var ue *UnavailableError
 	n.cfg.TopicIDs = awayIDs{}
-	short, cancel = context.WithTimeout(testContext(t), grownAsk+2*grownRetry)
-	defer cancel()
-	if _, err := n.Grown(short, "orders", 2); !errors.As(err, &ue) || !errors.Is(err, errAway) {
+	// It has to have been asked before the time is up, which is resolveTimeout at the latest.
+	if _, err := n.Grown(testContext(t), "orders", 2); !errors.As(err, &ue) || !errors.Is(err, errAway) {
 		t.Errorf("Kafka away: %v", err)
 	}
 }

@@ -125,6 +125,7 @@ func TestTopicCreatedAgain(t *testing.T) {
 	k.write(orders0, "", "a", "b", "c")
 	n.wantNext(orders0, 3)
 	n.TopicsChanged(map[string]TopicMeta{})
+	eventually(t, func() bool { return k.fetched(n, orders0) < 0 }, func() string { return "it goes on reading what is not there" })
 	k.do(func() { k.parts[orders0] = new(fakePart) })
 	k.write(orders0, "", "A", "B", "C", "D", "E") // more than there were: offset 3 is in range
 	n.TopicsChanged(topicMap("orders", 1, 2))
@@ -137,7 +138,7 @@ func TestTopicCreatedAgain(t *testing.T) {
 	k.write(orders0, "", "1")
 	eventually(t, func() bool {
 		s := n.shown(orders0)
-		return slices.Equal(s[len(s)-2:], []string{"GAP:truncated@3,0", "1@3,1"})
+		return len(s) > 1 && slices.Equal(s[len(s)-2:], []string{"GAP:truncated@3,0", "1@3,1"})
 	}, func() string { return fmt.Sprint(n.shown(orders0)) })
 }
 
@@ -157,7 +158,12 @@ func TestTopicCreatedAgainFoundByTheFeed(t *testing.T) {
 	asked := make(chan struct{}, 100)
 	k.do(func() {
 		k.ids["orders"] = TopicID{2}
-		k.asked = func() { asked <- struct{}{} }
+		k.asked = func() {
+			select {
+			case asked <- struct{}{}:
+			default: // asked more often than anybody looks
+			}
+		}
 		k.parts[orders0] = new(fakePart)
 		k.part(orders0).append(Record{Value: []byte("A")})
 	})

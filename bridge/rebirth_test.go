@@ -217,10 +217,7 @@ func TestRebornAfterATruncation(t *testing.T) {
 			k.write(orders0, "", "X", "Y", "Z")
 			n := reborn(t, k, 1)
 			n.wantNext(orders0, tc.cut+3)
-			shown := n.shown(orders0)
-			if got := shown[max(0, len(shown)-3):]; got[0] != "X@1001,1" || got[2] != "Z@1001,3" {
-				t.Errorf("shows %v", shown)
-			}
+			n.wantShownLast(orders0, "X@1001,1", "Y@1001,2", "Z@1001,3")
 			for s := tc.known + 1; s <= 5; s++ {
 				if o, ok := n.resumes(at(1, s)); ok {
 					t.Errorf("1,%d was lost and resolves to %+v", s, o)
@@ -253,10 +250,7 @@ func TestRebornToAnotherTopic(t *testing.T) {
 	n.TopicsChanged(topicMap("orders", 1, 2))
 	n.lead()
 	n.wantNext(orders0, 4)
-	shown := n.shown(orders0)
-	if got := shown[len(shown)-4:]; got[0] != "A@1001,1" || got[3] != "D@1001,4" {
-		t.Errorf("shows %v", shown)
-	}
+	n.wantShownLast(orders0, "A@1001,1", "B@1001,2", "C@1001,3", "D@1001,4")
 	if o, ok := n.resumes(at(1, 4)); ok {
 		t.Errorf("resolves to %+v", o)
 	}

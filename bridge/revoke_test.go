@@ -153,7 +153,7 @@ func TestOnRevoked(t *testing.T) {
 			if !in {
 				t.Error("told before it is in force")
 			}
-		case <-time.After(10 * time.Second):
+		case <-time.After(waitTime):
 			t.Fatal("nobody is told")
 		}
 	}

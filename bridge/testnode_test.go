@@ -167,6 +167,16 @@ func (n *testNode) wantShown(tp TopicPartition, want ...string) {
 	})
 }
 
+// wantShownLast wants the log to end with these.
+func (n *testNode) wantShownLast(tp TopicPartition, want ...string) {
+	n.t.Helper()
+	var got []string
+	eventually(n.t, func() bool {
+		got = n.shown(tp)
+		return len(got) >= len(want) && slices.Equal(got[len(got)-len(want):], want)
+	}, func() string { return fmt.Sprintf("node %s shows of %v\n%q, want\n%q at its end", n.id, tp, got, want) })
+}
+
 // next is the ledger's next offset, -1 before its start.
 func (n *testNode) next(tp TopicPartition) Offset {
 	o := Offset(-1)
@@ -183,10 +193,13 @@ func (n *testNode) wantNext(tp TopicPartition, want Offset) {
 	})
 }
 
+// waitTime is for how long anything is waited for that has to come: long, as machines are busy at times.
+const waitTime = 45 * time.Second
+
 // eventually waits for a condition that something else brings about.
 func eventually(t *testing.T, cond func() bool, what func() string) {
 	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); !cond(); time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(waitTime); !cond(); time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatal(what())
 		}
@@ -199,7 +212,7 @@ func topicMap(name string, partitions int32, id byte) map[string]TopicMeta {
 
 // testContext ends with the test, and long before the test times out.
 func testContext(t *testing.T) context.Context {
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), waitTime)
 	t.Cleanup(cancel)
 	return ctx
 }
