@@ -182,6 +182,8 @@ func (t *takeover) stand(g *group, lost map[bridge.NodeID]time.Duration, views m
 		return
 	}
 	own := id == t.n.cfg.NodeID
+	at, _ := s.standing(t.n.cfg.NodeID)
+	seen := at.Term
 	sight := s.sight(id)
 	sight.idle = own && g.raft.State() == raft.Follower
 	if w.turn(now, sight) && own {
@@ -189,9 +191,10 @@ func (t *takeover) stand(g *group, lost map[bridge.NodeID]time.Duration, views m
 		campaigns.Add(1)
 		go func() {
 			defer campaigns.Done()
-			// The answers may be old by now, and a leader have been found without us.
+			// The answers may be old by now, and a leader have been found without us; or be about to be found, with our
+			// vote: to stand then would depose it, with a log that lacks what it has written.
 			leader, ok := g.leader()
-			if _, gone := lost[leader]; ok && !gone {
+			if _, gone := lost[leader]; ok && !gone || bridge.Term(g.raft.CurrentTerm()) != seen {
 				return
 			}
 			g.campaign(takeoverPatience)
