@@ -3,6 +3,7 @@ package deploytest
 import (
 	"fmt"
 	"os"
+	"os/exec"
 	"regexp"
 	"slices"
 	"strings"
@@ -175,6 +176,19 @@ func TestComposeKafka(t *testing.T) {
 	}
 	if len(project.Services) != 5 {
 		t.Errorf("%d services", len(project.Services))
+	}
+}
+
+// A broker that answers may not count yet: what creates the topics tries again for a while, and then says that it failed.
+func TestComposeTopicsAreCreatedPatiently(t *testing.T) {
+	command := load(t).Services["topics"].Command
+	script := strings.NewReplacer("$$", "$", "/opt/kafka/bin/kafka-topics.sh", "kafka").Replace(command[len(command)-1])
+	for failures, want := range map[string]string{"3": "kafka.kafka.kafka.kafka.kafka.", "99": strings.Repeat("kafka.", 10)} {
+		stubs := "sleep() { :; }; left=" + failures + "; kafka() { printf kafka.; left=$((left-1)); [ $left -lt 0 ]; }\n"
+		out, err := exec.Command(command[0], "-ec", stubs+script).CombinedOutput()
+		if string(out) != want || (err == nil) != (failures == "3") {
+			t.Errorf("after %s failures: %q, %v", failures, out, err)
+		}
 	}
 }
 
