@@ -67,7 +67,7 @@ race: ## the tests again with the race detector where goroutines meet
 fuzz: ## each fuzz target for FUZZTIME, four at a time
 	@for pkg in $$(git grep -l '^func Fuzz' -- '*_test.go' | xargs -n1 dirname | sort -u); do \
 	  sed -n 's/^func \(Fuzz[A-Za-z0-9_]*\).*/\1/p' $$pkg/*_test.go | sed "s|^|./$$pkg |"; done | \
-	  xargs -P 4 -L 1 sh -c 'out=$$($(GO) test -run "^$$" -parallel 1 -fuzz "^$$1\$$" -fuzztime $(FUZZTIME) $$0 2>&1) && echo "$$out" | tail -n 1 | sed "s|^|fuzz $$1: |" || { echo "$$out"; exit 255; }'
+	  GO='$(GO)' xargs -P 4 -L 1 sh -c 'exec testdata/fuzz.sh $$0 $$1 $(FUZZTIME)'
 
 microbench: ## the benchmarks of the packages
 	$(GO) test -run '^$$' -bench . -benchmem ./bridge/ ./cache/ ./wsedge/ ./kafkaio/ ./replication/
