@@ -15,6 +15,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/tidewire/tidewire/bridge"
+	"github.com/tidewire/tidewire/internal/freeport"
 )
 
 // toy is a state machine that remembers everything it applied.
@@ -171,7 +172,7 @@ func newStoppedCluster(t testing.TB, nodes, groups int, opts ...option) *cluster
 	c := &cluster{t: t, nodes: make([]*Node, nodes)}
 	var lns []net.Listener
 	for i := range nodes {
-		ln, err := net.Listen("tcp", "127.0.0.1:0")
+		ln, err := freeport.Listen()
 		if err != nil {
 			t.Fatal(err)
 		}

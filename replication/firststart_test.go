@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/tidewire/tidewire/bridge"
+	"github.com/tidewire/tidewire/internal/freeport"
 )
 
 // highestTerm waits until all nodes know the group's leader, and returns the highest term any of them is in. The
@@ -127,7 +128,7 @@ func (g *gate) close() {
 // One has met all others, and they do not find it yet: it does not stand, for it would get no vote.
 func TestFirstStartWaitsForVoters(t *testing.T) {
 	c := newStoppedCluster(t, 3, 2, inMemory)
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	ln, err := freeport.Listen()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -15,12 +15,13 @@ import (
 	"github.com/hashicorp/raft"
 
 	"github.com/tidewire/tidewire/bridge"
+	"github.com/tidewire/tidewire/internal/freeport"
 )
 
 // join starts one more node, which knows of those that were there at first and of itself.
 func (c *cluster) join(id bridge.NodeID, opts ...option) int {
 	c.t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	ln, err := freeport.Listen()
 	if err != nil {
 		c.t.Fatal(err)
 	}
@@ -611,7 +612,7 @@ func TestMemberMoves(t *testing.T) {
 	c := newCluster(t, 3, 2)
 	c.waitLeader(0)
 	c.stop(2, time.Second)
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	ln, err := freeport.Listen()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -23,6 +23,15 @@ const (
 // Any goroutine may call it.
 func Take(n int) ([]int, error) { return take(n, lowest, above) }
 
+// Listen listens on a port of Take's, for those who will close the listener and listen there again. Any goroutine may call it.
+func Listen() (net.Listener, error) {
+	ports, err := Take(1)
+	if err != nil {
+		return nil, err
+	}
+	return net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", ports[0]))
+}
+
 var taken = struct {
 	sync.Mutex
 	ports map[int]net.Listener // nil where there is nothing to hold for others to see

@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"github.com/coder/websocket"
+
+	"github.com/tidewire/tidewire/internal/freeport"
 )
 
 // Record is one record of the cluster.
@@ -84,8 +86,12 @@ func (c *Cluster) Start(n int) error {
 	c.epoch, c.next, c.mids, c.grew = 1, map[int32]uint64{}, map[string]Record{}, make(chan struct{})
 	c.Partitions = cmp.Or(c.Partitions, 1)
 	c.mu.Unlock()
-	for i := range n {
-		node := &Node{Name: fmt.Sprintf("n%d", i+1), Addr: "127.0.0.1:0", cluster: c}
+	ports, err := freeport.Take(n) // a node that starts again finds its own free
+	if err != nil {
+		return err
+	}
+	for i, port := range ports {
+		node := &Node{Name: fmt.Sprintf("n%d", i+1), Addr: fmt.Sprintf("127.0.0.1:%d", port), cluster: c}
 		c.nodes = append(c.nodes, node)
 		if err := node.Start(); err != nil {
 			return err
@@ -170,7 +176,6 @@ func (n *Node) Start() error {
 	if err != nil {
 		return err
 	}
-	n.Addr = l.Addr().String()
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /ws", n.ws)
 	n.mu.Lock()
