@@ -1,6 +1,7 @@
 package node
 
 import (
+	"slices"
 	"testing"
 	"time"
 
@@ -33,7 +34,7 @@ func compare(t *testing.T, w *watcher, wanted want, n int) {
 	t.Helper()
 	for deadline := time.Now().Add(waitTime); w.count() < n && len(w.problemList()) == 0; time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Errorf("%s: waited in vain for %d records, has %d", w.subject, n, w.count())
+			t.Errorf("%s: waited in vain for %d records, has %d; told of these losses: %+v", w.subject, n, w.count(), w.gapList())
 			break
 		}
 	}
@@ -65,6 +66,8 @@ func compare(t *testing.T, w *watcher, wanted want, n int) {
 		}
 	}
 }
+
+func (w *watcher) gapList() []frame { w.mu.Lock(); defer w.mu.Unlock(); return slices.Clone(w.gaps) }
 
 func (w *watcher) problemList() []string { w.mu.Lock(); defer w.mu.Unlock(); return w.problems }
 

@@ -102,14 +102,27 @@ func TestPublishesRepeatedAfterEveryDiskLost(t *testing.T) {
 			}
 			return acks
 		}
-		first := map[string]map[int][]frame{"early": publish("early")}
+		first := map[string]map[int][]frame{}
+		sent := 0
 		var old *kmsg.OffsetFetchResponse
-		eventually(t, "commits of what was published", func() bool {
-			old = fetchCommits(t, cl, c.group, topic, partitions)
-			return committed(old) == 100
-		})
-		first["late"] = publish("late")
-		eventually(t, "the records", func() bool { return w.count() == 200 })
+		for i := 0; ; i++ {
+			early, late := fmt.Sprint("early", i), fmt.Sprint("late", i)
+			first[early] = publish(early)
+			sent += 100
+			eventually(t, "commits of what was published", func() bool {
+				old = fetchCommits(t, cl, c.group, topic, partitions)
+				return committed(old) == sent
+			})
+			before := c.epochs(topic) // as in TestEveryDiskLost
+			first[late] = publish(late)
+			sent += 100
+			eventually(t, "the records", func() bool { return w.count() == sent })
+			if after := c.epochs(topic); after == before {
+				break
+			} else if i == 20 {
+				t.Fatalf("the coordinators do not settle: epochs %v, then %v", before, after)
+			}
+		}
 		g.shut()
 		for i := range c.nodes {
 			c.stop(i)
@@ -135,7 +148,7 @@ func TestPublishesRepeatedAfterEveryDiskLost(t *testing.T) {
 		g.open()
 		c.waitReady()
 		want, n := expected(t, k, topic, nil)
-		if n != 200+2*1024*partitions {
+		if n != sent+2*1024*partitions {
 			t.Errorf("%d records in Kafka", n)
 		}
 		compare(t, w, want, n)
