@@ -16,8 +16,8 @@ import (
 const (
 	// maxOutstanding is how many proposals of a group may wait for their result; Propose waits at it.
 	maxOutstanding = 1024
-	// settleTime is how long closing a group waits for its proposals to end.
-	settleTime = 2 * time.Second
+	// settleTime is how long closing a group waits for its proposals to end: longer than a lease, on a busy machine too.
+	settleTime = 5 * time.Second
 )
 
 // ErrEntryTooLarge: a proposed entry is larger than MaxEntry. It was not proposed.
@@ -31,6 +31,7 @@ type proposals struct {
 	outstanding chan *future
 	stopped     chan struct{} // closed when the library has shut down
 	pending     atomic.Int64
+	closed      atomic.Bool // takes no more
 	wg          sync.WaitGroup
 }
 
@@ -82,7 +83,11 @@ func (f *future) resolve() {
 
 // track makes a future of the library one of ours.
 func (p *proposals) track(make_ func() raft.Future) *future {
-	p.pending.Add(1)
+	p.pending.Add(1) // before it looks: see settle
+	if p.closed.Load() {
+		p.pending.Add(-1)
+		return failed(raft.ErrRaftShutdown)
+	}
 	f := &future{p: p, resolved: make(chan struct{})}
 	f.raft = make_()
 	select {
@@ -115,10 +120,14 @@ func (f *future) wait() (any, error) {
 
 // waitFor is wait for somebody who has not all the time in the world.
 func (f *future) waitFor(ctx context.Context) (any, error) {
+	var stopped chan struct{}
+	if f.p != nil {
+		stopped = f.p.stopped
+	}
 	select {
 	case <-f.resolved:
 		return f.response, f.err
-	case <-f.p.stopped:
+	case <-stopped:
 		return nil, raft.ErrRaftShutdown
 	case <-ctx.Done():
 		return nil, ctx.Err()
@@ -157,9 +166,10 @@ func (g *group) barrier() error {
 
 func (g *group) raftStopped() <-chan struct{} { return g.proposals.stopped }
 
-// settle waits until no proposal is pending, but not for ever: one that waits for a majority that is
-// gone ends when the lease does.
+// settle lets no more proposals begin, for the library would leave one that comes to it as it shuts down without an answer,
+// and waits until none is pending, but not for ever: one that waits for a majority that is gone ends when the lease does.
 func (p *proposals) settle() {
+	p.closed.Store(true)
 	for end := time.Now().Add(settleTime); p.pending.Load() > 0 && time.Now().Before(end); {
 		time.Sleep(time.Millisecond)
 	}
