@@ -185,7 +185,7 @@ test('resume connects at once instead of waiting, but never sooner than the serv
 });
 
 test('resume finds out that a connection is dead', async (t) => {
-  const { k, accept, nodes } = await stand(t, { connectTimeoutMs: 1000 });
+  const { k, accept, nodes } = await stand(t, { connectTimeoutMs: 4000 });
   const n = await accept(0, { heartbeat_ms: 600_000 });
   await eventually('live', () => k.state === 'live');
   n.conn.ws.removeAllListeners('message'); // it hears nothing any more, and says nothing
