@@ -139,6 +139,10 @@ func inMemory(_ int, c *Config) {
 // a while leaderships stay where they are.
 func calm(_ int, c *Config) { c.HeartbeatTimeout, c.LeaderLease = time.Minute, time.Minute }
 
+// patient is for tests in which leaderships go where they should be: one that is handed over in vain is tried again when the
+// time of an election is over, and with calm that is longer than anything is waited for.
+func patient(_ int, c *Config) { c.HeartbeatTimeout, c.LeaderLease = 8*time.Second, 8*time.Second }
+
 // unshaken is calm, and takes no node for dead whose connections do not break: what moves leaderships then is what the
 // test is about.
 func unshaken(i int, c *Config) {

@@ -71,7 +71,7 @@ func (c *cluster) noticed(g bridge.GroupID, nodes ...int) (first, last time.Time
 // partitions were silent: leaders were moved for the sake of the order alone.
 func TestUnfitLeaderHandsOver(t *testing.T) {
 	f := newFits(3)
-	c := newCluster(t, 3, 6, inMemory, unshaken, f.option)
+	c := newCluster(t, 3, 6, inMemory, unshaken, patient, f.option)
 	even := func() bool { return slices.Equal(c.spread(6), []int{2, 2, 2}) }
 	c.seat(6)
 	eventually(t, "two groups each", even)
@@ -94,7 +94,7 @@ func TestUnfitLeaderHandsOver(t *testing.T) {
 // this test notices it later than that shows nothing, whatever happens: then it is done again.
 func TestNobodyFitMovesNothing(t *testing.T) {
 	f := newFits(3)
-	c := newCluster(t, 3, 3, inMemory, unshaken, f.option)
+	c := newCluster(t, 3, 3, inMemory, unshaken, patient, f.option)
 	even := func() bool { return slices.Equal(c.spread(3), []int{1, 1, 1}) }
 	// try has the nodes notice the same one after another, and says whether they did so within the time that they have.
 	try := func(fit bool, want fitness, within time.Duration, order ...int) bool {

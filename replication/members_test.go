@@ -322,7 +322,7 @@ func TestJoinerWaitsToBeAdded(t *testing.T) {
 // A node that was removed while it was dead, and is started again, says so and disturbs nobody.
 func TestRemovedNodeStartedAgain(t *testing.T) {
 	t.Parallel() // it waits for most of its time
-	c := newCluster(t, 3, 2, calm)
+	c := newCluster(t, 3, 2, patient)
 	for g := range bridge.GroupID(2) {
 		c.waitLeader(g)
 		c.propose(g, "a")
