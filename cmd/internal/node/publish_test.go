@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -11,6 +12,9 @@ import (
 	"github.com/tidewire/tidewire/kafkaio"
 	"github.com/tidewire/tidewire/kafkaio/kafkatest"
 )
+
+// errSentAway: the node says goodbye.
+var errSentAway = errors.New("sent away")
 
 // publishAll publishes count messages over one connection with up to window on their way, every second
 // one twice with the same mid, and returns the acknowledgements by message.
@@ -77,6 +81,8 @@ func publishAll(ctx context.Context, addr, topic, who string, count, window int)
 				return nil, err
 			}
 			continue
+		case f.Op == "bye":
+			return nil, fmt.Errorf("%w: %s", errSentAway, f.Reason)
 		case f.Op != "acked":
 			return nil, fmt.Errorf("answer to a publish: %s %s: %s", f.Op, f.Code, f.Message)
 		}
@@ -98,70 +104,85 @@ func publishAll(ctx context.Context, addr, topic, who string, count, window int)
 func TestPublishesArriveOnceOnEveryNode(t *testing.T) {
 	t.Parallel()
 	eachKafka(t, func(t *testing.T, k *aKafka) {
-		total := 10_000
-		if raceEnabled {
-			total = 2_000
-		}
-		topic := k.topic(t, 5, nil)
-		c := startCluster(t, k, 3, topic, openForPublishing(t, topic))
-		var watchers []*watcher
-		for i := range c.nodes {
-			watchers = append(watchers, watch(t, "/"+topic+"/*", 0, func(int) string { return c.addr(i) }))
-		}
-		const clients = 6
-		ctx, cancel := context.WithTimeout(t.Context(), 2*waitTime)
-		defer cancel()
-		var wg sync.WaitGroup
-		results := make([]map[int][]frame, clients)
-		errs := make([]error, clients)
-		for i := range clients {
-			wg.Go(func() {
-				results[i], errs[i] = publishAll(ctx, c.addr(i), topic, fmt.Sprintf("c%d", i), total/clients, 64)
-			})
-		}
-		wg.Wait()
-		for i, err := range errs {
-			if err != nil {
-				t.Fatalf("client %d: %v", i, err)
-			}
-		}
-		in := map[string]int{}
-		for _, r := range kafkatest.ReadCommitted(t, k.brokers, topic) {
-			in[string(r.Value)]++
-		}
-		want, n := expected(t, k, topic, nil)
-		if n != total/clients*clients {
-			t.Errorf("%d records in Kafka for %d publishes", n, total/clients*clients)
-		}
-		for v, times := range in {
-			if times != 1 {
-				t.Fatalf("%s is %d times in Kafka", v, times)
-			}
-		}
-		for _, w := range watchers {
-			compare(t, w, want, n)
-		}
-		samePositions(t, watchers...)
-		for i, acks := range results {
-			for m, list := range acks {
-				duplicates := 0
-				for _, f := range list {
-					if f.Duplicate {
-						duplicates++
-					}
-					if f.Offset != list[0].Offset || f.Partition != list[0].Partition {
-						t.Fatalf("client %d, message %d: acknowledged at %d and %d", i, m, list[0].Offset, f.Offset)
-					}
-					if m%3 == 0 && len(f.Pos) != 3 {
-						t.Fatalf("client %d, message %d: ack replicated without a position", i, m)
-					}
-				}
-				if duplicates != len(list)-1 {
-					t.Fatalf("client %d, message %d: %d of %d answers are duplicates", i, m, duplicates, len(list))
-				}
+		for try := 1; !publishesArriveOnce(t, k); try++ {
+			if try == 3 {
+				t.Fatal("this machine is too busy to show anything")
 			}
 		}
 	})
+}
+
+// publishesArriveOnce says whether there was something to see: when a coordinator moves, or a node sends its clients away, as on a
+// machine that is very busy, Kafka may have a record twice, and answers get lost. What subscribers see then is shown by others.
+func publishesArriveOnce(t *testing.T, k *aKafka) bool {
+	total := 10_000
+	if raceEnabled {
+		total = 2_000
+	}
+	topic := k.topic(t, 4, nil)
+	c := startCluster(t, k, 3, topic, openForPublishing(t, topic))
+	var watchers []*watcher
+	for i := range c.nodes {
+		watchers = append(watchers, watch(t, "/"+topic+"/*", 0, func(int) string { return c.addr(i) }))
+	}
+	const clients = 6
+	ctx, cancel := context.WithTimeout(t.Context(), 2*waitTime)
+	defer cancel()
+	var wg sync.WaitGroup
+	results := make([]map[int][]frame, clients)
+	errs := make([]error, clients)
+	for i := range clients {
+		wg.Go(func() {
+			results[i], errs[i] = publishAll(ctx, c.addr(i), topic, fmt.Sprintf("c%d", i), total/clients, 64)
+		})
+	}
+	wg.Wait()
+	if epochs := c.epochs(topic); slices.Max(epochs[:]) > 1 || slices.ContainsFunc(errs, func(err error) bool { return errors.Is(err, errSentAway) }) {
+		t.Logf("disturbed: epochs %v, %v", epochs, errors.Join(errs...))
+		return false
+	}
+	for i, err := range errs {
+		if err != nil {
+			t.Fatalf("client %d: %v", i, err)
+		}
+	}
+	in := map[string]int{}
+	for _, r := range kafkatest.ReadCommitted(t, k.brokers, topic) {
+		in[string(r.Value)]++
+	}
+	want, n := expected(t, k, topic, nil)
+	if n != total/clients*clients {
+		t.Errorf("%d records in Kafka for %d publishes", n, total/clients*clients)
+	}
+	for v, times := range in {
+		if times != 1 {
+			t.Fatalf("%s is %d times in Kafka", v, times)
+		}
+	}
+	for _, w := range watchers {
+		compare(t, w, want, n)
+	}
+	samePositions(t, watchers...)
+	for i, acks := range results {
+		for m, list := range acks {
+			duplicates := 0
+			for _, f := range list {
+				if f.Duplicate {
+					duplicates++
+				}
+				if f.Offset != list[0].Offset || f.Partition != list[0].Partition {
+					t.Fatalf("client %d, message %d: acknowledged at %d and %d", i, m, list[0].Offset, f.Offset)
+				}
+				if m%3 == 0 && len(f.Pos) != 3 {
+					t.Fatalf("client %d, message %d: ack replicated without a position", i, m)
+				}
+			}
+			if duplicates != len(list)-1 {
+				t.Fatalf("client %d, message %d: %d of %d answers are duplicates", i, m, duplicates, len(list))
+			}
+		}
+	}
+	return true
 }
 
 func openForPublishing(t *testing.T, topics string) func(*Config) {
