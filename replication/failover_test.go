@@ -402,6 +402,35 @@ func TestHungLeaderCallsAnother(t *testing.T) {
 	})
 }
 
+// A leader that was elected meanwhile may be too busy to answer: who looks for an heir believes those who know of it, and does
+// not have it deposed.
+func TestNoHeirIsCalledWhereOneLeads(t *testing.T) {
+	c := newCluster(t, 3, 1, inMemory, unshaken, unmoved)
+	c.waitConnected()
+	c.elect(0, 0)
+	gaveUp := c.nodes[0].groups[0].raft.CurrentTerm()
+	c.elect(0, 1)
+	c.propose(0, "a")
+	c.waitSame(0, 1)
+	n0 := c.nodes[0]
+	var views map[bridge.NodeID]view
+	eventually(t, "n2 answers, and knows who leads", func() bool {
+		views, _ = n0.ask(t.Context())
+		v, there := views["n2"]
+		return there && v.groups[0].Leader == "n1"
+	})
+	delete(views, "n1")
+	delete(views, "n0") // its own library may not have noticed
+	before := c.changes()
+	if !n0.callHeir(t.Context(), n0.groups[0], gaveUp, views) {
+		t.Error("it looks on")
+	}
+	c.propose(0, "b")
+	if l := c.leader(0); l != 1 || c.changes() != before {
+		t.Errorf("n%d leads, after %d changes", l, c.changes()-before)
+	}
+}
+
 // Nobody wants to lead at the moment at which a leader's disk hangs, as when nobody answers in time: the others are asked
 // again. They used to be asked once, and not to answer within takeoverAsk left the group to timers.
 func TestHungLeaderCallsUntilSomebodyWantsToLead(t *testing.T) {

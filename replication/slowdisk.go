@@ -59,8 +59,8 @@ func (n *Node) abdicate(ctx context.Context) {
 		for id, s := range due {
 			g := n.groups[id]
 			term, leads := g.leaderTerm()
-			elected := leads && term > s.term                                    // again: its disk has gone on
-			if elected || n.callHeir(ctx, g, views) || time.Now().After(s.end) { // then timers decide
+			elected := leads && term > s.term                                            // again: its disk has gone on
+			if elected || n.callHeir(ctx, g, s.term, views) || time.Now().After(s.end) { // then timers decide
 				delete(due, id)
 			}
 		}
@@ -68,21 +68,21 @@ func (n *Node) abdicate(ctx context.Context) {
 }
 
 // callHeir tells the node that is fittest to lead a group to stand for election, or the next one if it will
-// not. It says whether nothing is left to do: somebody was told, or leads already.
-func (n *Node) callHeir(ctx context.Context, g *group, views map[bridge.NodeID]view) bool {
+// not. It says whether nothing is left to do: somebody was told, or leads already, as any node may know that answers; the one
+// that leads may be too busy to, and must not be deposed for it. gaveUp is the term in which this node led.
+func (n *Node) callHeir(ctx context.Context, g *group, gaveUp uint64, views map[bridge.NodeID]view) bool {
+	for _, v := range views {
+		if int(g.id) >= len(v.groups) {
+			continue
+		}
+		if at := v.groups[g.id]; at.Leader != "" && at.Leader != n.cfg.NodeID && at.Term >= bridge.Term(gaveUp) {
+			return true
+		}
+	}
 	var heirs []Peer
 	for _, p := range preference(g.id, n.voters(g.id)) {
 		v, there := views[p.ID]
-		if !there || int(g.id) >= len(v.groups) {
-			continue
-		}
-		if p.ID == n.cfg.NodeID {
-			continue // it may not have stepped down yet
-		}
-		if v.groups[g.id].Leader == p.ID {
-			return true
-		}
-		if !v.draining && !v.groups[g.id].barred {
+		if p.ID != n.cfg.NodeID && there && int(g.id) < len(v.groups) && !v.draining && !v.groups[g.id].barred {
 			heirs = append(heirs, p)
 		}
 	}
