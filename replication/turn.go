@@ -10,6 +10,7 @@ import (
 type waiting struct {
 	id     bridge.NodeID // of whom it is the turn; empty: nobody's
 	begun  time.Time     // when it became so
+	seen   time.Time     // of when what was known then is
 	since  time.Time     // of the last sign of an election
 	term   bridge.Term   // the highest that any node was in then
 	held   bool          // it lets an election end that was going on when its turn came
@@ -23,6 +24,7 @@ type sight struct {
 	term     bridge.Term // the highest that any node is in
 	early    bool        // it may find it too early to stand: see succession.beginning
 	electing bool        // see succession
+	at       time.Time   // when this was so: the answers of the others come later
 	contact  time.Time   // when it last heard from a leader, or gave its vote
 	idle     bool        // it is this node, and not at it
 }
@@ -30,7 +32,7 @@ type sight struct {
 // sight returns what the views tell of a node.
 func (s succession) sight(id bridge.NodeID) sight {
 	at, _ := s.standing(id)
-	return sight{id: id, term: s.term(), early: s.beginning(), electing: s.electing(id), contact: s.views[id].at.Add(-at.quiet)}
+	return sight{id: id, at: s.views[id].at, term: s.term(), early: s.beginning(), electing: s.electing(id), contact: s.views[id].at.Add(-at.quiet)}
 }
 
 // patience is how long a node may take from its last sign on.
@@ -54,17 +56,17 @@ func (w *waiting) early(now time.Time) bool {
 func (w *waiting) turn(now time.Time, s sight) bool {
 	switch {
 	case s.id != w.id: // its time begins
-		w.id, w.begun, w.since, w.term, w.held = s.id, now, now, s.term, s.electing
+		w.id, w.begun, w.seen, w.since, w.term, w.held = s.id, now, s.at, now, s.term, s.electing
 		return !w.held
 	case now.Sub(w.begun) > takeoverTurn: // whatever it is at
 		w.pass()
 	case s.term > w.term: // an election goes on
 		w.since, w.term = now, s.term
 	case w.held && now.Sub(w.since) > takeoverPatience: // nobody has won it
-		w.held, w.begun, w.since = false, now, now
+		w.held, w.begun, w.seen, w.since = false, now, s.at, now
 		return true
 	case w.held:
-	case s.idle && !s.contact.After(w.begun) && now.Sub(w.since) > maxTakeoverPause:
+	case s.idle && !s.contact.After(w.seen) && now.Sub(w.since) > maxTakeoverPause:
 		// Its term was behind somebody's, which it has learnt by now. Had it given its vote to another
 		// meanwhile, to stand again would undo that one's election.
 		w.since = now

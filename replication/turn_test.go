@@ -21,6 +21,7 @@ func TestTurn(t *testing.T) {
 		return sight{id: "b", term: term, electing: electing, idle: idle, contact: before}
 	}
 	gave := func(s sight) sight { s.contact = after; return s }
+	asked := func(s sight) sight { s.at = begin; return s } // the answers took until after gave
 	early := sight{id: "b", term: 1, early: true}
 	for _, c := range []struct {
 		name   string
@@ -33,6 +34,7 @@ func TestTurn(t *testing.T) {
 		{"but not for ever", []step{{0, b(7, false, false), true}, {1400 * ms, b(8, false, false), false}, {1501 * ms, b(9, false, false), false}}, "b"},
 		{"idle again, it stands again", []step{{0, b(7, false, true), true}, {30 * ms, b(7, false, true), false}, {41 * ms, b(7, false, true), true}}, ""},
 		{"not when it has given its vote meanwhile", []step{{0, b(7, false, true), true}, {20 * ms, gave(b(8, false, true)), false}, {100 * ms, gave(b(8, false, true)), false}, {419 * ms, gave(b(8, false, true)), false}}, ""},
+		{"nor while the others were asked", []step{{12 * ms, asked(b(7, false, true)), true}, {20 * ms, gave(b(8, false, true)), false}, {100 * ms, gave(b(8, false, true)), false}}, ""},
 		{"and if nobody has won it goes on", []step{{0, b(7, false, true), true}, {20 * ms, gave(b(8, false, true)), false}, {421 * ms, gave(b(8, false, true)), false}}, "b"},
 		{"an election that goes on may end", []step{{0, b(8, true, true), false}, {50 * ms, b(8, true, true), false}, {399 * ms, b(8, false, true), false}}, ""},
 		{"it takes its turn if that is not won", []step{{0, b(8, true, true), false}, {401 * ms, b(8, true, true), true}, {402 * ms, b(8, true, false), false}, {800 * ms, b(8, true, false), false}}, ""},
@@ -45,6 +47,9 @@ func TestTurn(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			w := &waiting{passed: map[bridge.NodeID]bool{}}
 			for _, s := range c.steps {
+				if s.sight.at.IsZero() {
+					s.sight.at = begin.Add(s.at)
+				}
 				if got := w.turn(begin.Add(s.at), s.sight); got != s.want {
 					t.Errorf("after %v: %v, want %v", s.at, got, s.want)
 				}
