@@ -215,7 +215,11 @@ func (n *Node) shutdown() error {
 		g.lead.stop()
 	}
 	for _, g := range n.groups {
-		g.proposals.settle()
+		g.proposals.refuse()
+	}
+	settled := time.Now().Add(settleTime)
+	for _, g := range n.groups {
+		g.proposals.settle(settled)
 	}
 	// Then the network, so that no goroutine of the library waits for a peer.
 	if n.grpc != nil {

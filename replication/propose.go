@@ -16,7 +16,7 @@ import (
 const (
 	// maxOutstanding is how many proposals of a group may wait for their result; Propose waits at it.
 	maxOutstanding = 1024
-	// settleTime is how long closing a group waits for its proposals to end: longer than a lease, on a busy machine too.
+	// settleTime is how long a node that closes waits for its proposals to end, and once more for a group's goroutine: longer than a lease, on a busy machine too.
 	settleTime = 5 * time.Second
 )
 
@@ -83,7 +83,7 @@ func (f *future) resolve() {
 
 // track makes a future of the library one of ours.
 func (p *proposals) track(make_ func() raft.Future) *future {
-	p.pending.Add(1) // before it looks: see settle
+	p.pending.Add(1) // before it looks: see refuse
 	if p.closed.Load() {
 		p.pending.Add(-1)
 		return failed(raft.ErrRaftShutdown)
@@ -166,11 +166,13 @@ func (g *group) barrier() error {
 
 func (g *group) raftStopped() <-chan struct{} { return g.proposals.stopped }
 
-// settle lets no more proposals begin, for the library would leave one that comes to it as it shuts down without an answer,
-// and waits until none is pending, but not for ever: one that waits for a majority that is gone ends when the lease does.
-func (p *proposals) settle() {
-	p.closed.Store(true)
-	for end := time.Now().Add(settleTime); p.pending.Load() > 0 && time.Now().Before(end); {
+// refuse lets no more proposals begin: the library would leave one that comes to it as it shuts down without an answer.
+func (p *proposals) refuse() { p.closed.Store(true) }
+
+// settle waits, after refuse, until no proposal is pending, but not for ever: one that waits for a majority that is gone ends
+// when the lease does.
+func (p *proposals) settle(end time.Time) {
+	for p.pending.Load() > 0 && time.Now().Before(end) {
 		time.Sleep(time.Millisecond)
 	}
 }
