@@ -35,10 +35,7 @@ func (srv *Server) sweep() {
 			srv.mu.Unlock()
 			// By the clock that lastPong is told by: it may have been set, or the machine have slept.
 			now := time.Now().UnixMilli()
-			if now-last > beat {
-				awake = now
-			}
-			last = now
+			awake, last = awakeSince(awake, last, now, beat), now
 			for _, s := range sessions {
 				s.pulse(now, beat, awake)
 			}
@@ -55,6 +52,15 @@ func (srv *Server) sweep() {
 		clear(sessions)
 		sessions = sessions[:0]
 	}
+}
+
+// awakeSince says since when the node has not stood still, in milliseconds as all it is given: what was known of it, when it was
+// looked at last, now, and the heartbeat. A clock that is set counts, back too: the dead would live until it is there again.
+func awakeSince(awake, last, now, beat int64) int64 {
+	if now-last > beat || now < last {
+		return now
+	}
+	return awake
 }
 
 // pulse does what is due for a session at a time; beat is the heartbeat; awake is since when the node has not stood still, for

@@ -545,6 +545,19 @@ func TestHeartbeatsAfterTheNodeStoodStill(t *testing.T) {
 	}
 }
 
+func TestAwakeSince(t *testing.T) {
+	for _, c := range []struct{ awake, last, now, want int64 }{
+		{5, 100, 110, 5},
+		{5, 100, 120, 5}, // a beat is 20
+		{5, 100, 121, 121},
+		{1000, 1000, 130, 130}, // it was ahead, and set back
+	} {
+		if got := awakeSince(c.awake, c.last, c.now, 20); got != c.want {
+			t.Errorf("%+v: %d", c, got)
+		}
+	}
+}
+
 // A node that is stopped says goodbye to all, each with a time of its own, and lets nobody in.
 func TestDrain(t *testing.T) {
 	e := newEdge(t, cache.Config{}, func(c *Config) { c.Nodes, c.CloseTimeout = []string{"ws://other:1/ws"}, waitTime })
