@@ -133,6 +133,7 @@ func refresh(t testing.TB, topics *Topics) {
 		if time.Now().After(deadline) {
 			t.Fatal(err)
 		}
+		time.Sleep(10 * time.Millisecond)
 	}
 }
 
@@ -144,6 +145,7 @@ func (r *rig) topicID(name string) (bridge.TopicID, error) {
 		if err == nil || errors.Is(err, kafka.UnknownTopicOrPartition) || time.Now().After(deadline) {
 			return id, err
 		}
+		time.Sleep(10 * time.Millisecond)
 	}
 }
 

@@ -60,10 +60,12 @@ func TestRealProduce(t *testing.T) {
 		wg.Wait()
 
 		begin := time.Now().UnixMilli()
-		waitFor(t, "an append time", func() bool { // the answer to a batch that had to be sent again has none
+		for range 3 { // the answer to a batch that had to be sent again has no append time
 			got, err = w.Produce(t.Context(), tp(stamped, 0), in)
-			return err != nil || got.Timestamp != in.Timestamp
-		})
+			if err != nil || got.Timestamp != in.Timestamp {
+				break
+			}
+		}
 		if err != nil || got.Timestamp < begin-1000 {
 			t.Errorf("append time of %+v (%v)", got, err)
 		}

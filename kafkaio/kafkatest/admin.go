@@ -17,7 +17,9 @@ import (
 // its partitions. It has one replica a broker, three at most. configs may be nil.
 func (c *Cluster) CreateTopic(name string, partitions int, configs map[string]string) {
 	c.t.Helper()
+	tries := 0
 	c.admin("create topic "+name, func(ctx context.Context, cl *kgo.Client) error {
+		tries++
 		t := kmsg.NewCreateTopicsRequestTopic()
 		t.Topic, t.NumPartitions, t.ReplicationFactor = name, int32(partitions), -1
 		for _, k := range slices.Sorted(maps.Keys(configs)) {
@@ -33,7 +35,7 @@ func (c *Cluster) CreateTopic(name string, partitions int, configs map[string]st
 			return err
 		}
 		for _, r := range resp.Topics {
-			if err := codeError(r.ErrorCode, r.ErrorMessage); err != nil {
+			if err := codeError(r.ErrorCode, r.ErrorMessage); err != nil && !(tries > 1 && errors.Is(err, kerr.TopicAlreadyExists)) {
 				return err
 			}
 		}
@@ -45,7 +47,9 @@ func (c *Cluster) CreateTopic(name string, partitions int, configs map[string]st
 // [Cluster.CreateTopic] does.
 func (c *Cluster) AddPartitions(name string, total int) {
 	c.t.Helper()
+	tries := 0
 	c.admin("add partitions to "+name, func(ctx context.Context, cl *kgo.Client) error {
+		tries++
 		t := kmsg.NewCreatePartitionsRequestTopic()
 		t.Topic, t.Count = name, int32(total)
 		req := kmsg.NewPtrCreatePartitionsRequest()
@@ -56,7 +60,7 @@ func (c *Cluster) AddPartitions(name string, total int) {
 			return err
 		}
 		for _, r := range resp.Topics {
-			if err := codeError(r.ErrorCode, r.ErrorMessage); err != nil {
+			if err := codeError(r.ErrorCode, r.ErrorMessage); err != nil && !(tries > 1 && errors.Is(err, kerr.InvalidPartitions)) {
 				return err
 			}
 		}
@@ -67,7 +71,9 @@ func (c *Cluster) AddPartitions(name string, total int) {
 // DeleteTopic deletes a topic and waits until no broker knows it.
 func (c *Cluster) DeleteTopic(name string) {
 	c.t.Helper()
+	tries := 0
 	c.admin("delete topic "+name, func(ctx context.Context, cl *kgo.Client) error {
+		tries++
 		t := kmsg.NewDeleteTopicsRequestTopic()
 		t.Topic = kmsg.StringPtr(name)
 		req := kmsg.NewPtrDeleteTopicsRequest()
@@ -79,7 +85,7 @@ func (c *Cluster) DeleteTopic(name string) {
 			return err
 		}
 		for _, r := range resp.Topics {
-			if err := codeError(r.ErrorCode, r.ErrorMessage); err != nil {
+			if err := codeError(r.ErrorCode, r.ErrorMessage); err != nil && !(tries > 1 && errors.Is(err, kerr.UnknownTopicOrPartition)) {
 				return err
 			}
 		}
@@ -164,7 +170,8 @@ func (c *Cluster) Leader(topic string, partition int) int {
 	return leader
 }
 
-// admin runs one administrative step and ends the test if it fails.
+// admin runs one administrative step and ends the test if it fails. It may be run again when the broker did not answer: f then
+// bears with what it has done already.
 func (c *Cluster) admin(what string, f func(context.Context, *kgo.Client) error) {
 	c.t.Helper()
 	cl, err := kgo.NewClient(kgo.SeedBrokers(c.Brokers()...))

@@ -108,10 +108,11 @@ func protocolTooLarge(t *testing.T, c *aCluster, topic string) {
 		refused := func() *frame {
 			return conn.refused("too_large", `"op":"pub","subject":"/%s/k","text":"%s"`, topic, strings.Repeat("x", 6000))
 		}
-		f := refused()
-		for strings.Contains(f.Message, "the limit cannot be had") { // Kafka took longer to tell it than a client is kept waiting
+		var f *frame
+		eventually(t, "the limit to be known", func() bool { // Kafka may take longer to tell it than a client is kept waiting
 			f = refused()
-		}
+			return !strings.Contains(f.Message, "the limit cannot be had")
+		})
 		if !strings.Contains(f.Message, "5000") || f.RetryMS != 0 {
 			t.Errorf("node %d: the limit is not in %q (retry_ms %d)", i, f.Message, f.RetryMS)
 		}
