@@ -32,6 +32,7 @@ type proposals struct {
 	stopped     chan struct{} // closed when the library has shut down
 	pending     atomic.Int64
 	closed      atomic.Bool // takes no more
+	order       sync.Mutex  // held from the making of a future to its place in outstanding
 	wg          sync.WaitGroup
 }
 
@@ -89,6 +90,8 @@ func (p *proposals) track(make_ func() raft.Future) *future {
 		return failed(raft.ErrRaftShutdown)
 	}
 	f := &future{p: p, resolved: make(chan struct{})}
+	p.order.Lock()
+	defer p.order.Unlock()
 	f.raft = make_()
 	select {
 	case p.outstanding <- f:
