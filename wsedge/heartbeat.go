@@ -66,7 +66,7 @@ func awakeSince(awake, last, now, beat int64) int64 {
 // pulse does what is due for a session at a time; beat is the heartbeat; awake is since when the node has not stood still, for
 // it asked nobody meanwhile, and answers lie unread; all in milliseconds.
 func (s *session) pulse(now, beat, awake int64) {
-	if since := s.frameSince.Load(); since != 0 && s.srv.cfg.Limits.FrameTimeout > 0 && now-since > s.srv.cfg.Limits.FrameTimeout.Milliseconds() &&
+	if since := s.frameSince.Load(); since != 0 && s.srv.cfg.Limits.FrameTimeout > 0 && now-max(since, awake) > s.srv.cfg.Limits.FrameTimeout.Milliseconds() &&
 		s.frameSince.CompareAndSwap(since, 0) { // once
 		s.srv.limited(limitFrameTime)
 		s.close(4009, "frame_too_slow", "a message took too long to become whole")

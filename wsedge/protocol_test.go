@@ -545,6 +545,21 @@ func TestHeartbeatsAfterTheNodeStoodStill(t *testing.T) {
 	}
 }
 
+// Nor does it take a message that lay unread meanwhile for one that comes too slowly.
+func TestFrameTimeAfterTheNodeStoodStill(t *testing.T) {
+	e := newEdge(t, cache.Config{}, func(c *Config) { c.Heartbeat, c.Limits.FrameTimeout = time.Hour, time.Second })
+	e.dial()
+	s := e.onlySession()
+	now, beat := time.Now().UnixMilli(), time.Hour.Milliseconds()
+	s.frameSince.Store(now - 5000)
+	if s.pulse(now, beat, now-500); s.frameSince.Load() == 0 {
+		t.Error("half a second after it awoke: too slow")
+	}
+	if s.pulse(now, beat, 0); s.frameSince.Load() != 0 {
+		t.Error("not too slow, with a node that did not stand still")
+	}
+}
+
 func TestAwakeSince(t *testing.T) {
 	for _, c := range []struct{ awake, last, now, want int64 }{
 		{5, 100, 110, 5},
