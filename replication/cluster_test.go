@@ -83,10 +83,6 @@ func (m *toy) applied(g bridge.GroupID) []string {
 	return slices.Clone(m.entries[g])
 }
 
-// appliedOnce is applied without the repeats of who proposed again because it did not know whether the first time counts:
-// see propose.
-func (m *toy) appliedOnce(g bridge.GroupID) []string { return slices.Compact(m.applied(g)) }
-
 func (m *toy) leading(g bridge.GroupID) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -117,6 +113,7 @@ func (s *stubService) Status(context.Context) (bridge.NodeStatus, error) {
 
 // cluster is a set of nodes in this process.
 type cluster struct {
+	unsure  sync.Map // entries of propose that may be there twice
 	t       testing.TB
 	peers   []Peer
 	configs []Config // by node
@@ -294,7 +291,19 @@ func (c *cluster) propose(g bridge.GroupID, entry string) {
 			return false
 		}
 		_, err := c.nodes[l].Propose(g, []byte(entry)).Wait()
+		if err != nil {
+			c.unsure.Store(entry, true)
+		}
 		return err == nil
+	})
+}
+
+// appliedOnce is what node i has applied, without the repeats of what propose proposed again because it did not know whether
+// the first time counts.
+func (c *cluster) appliedOnce(i int, g bridge.GroupID) []string {
+	return slices.CompactFunc(c.toys[i].applied(g), func(a, b string) bool {
+		_, unsure := c.unsure.Load(a)
+		return a == b && unsure
 	})
 }
 

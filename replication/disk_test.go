@@ -33,7 +33,7 @@ func TestRestartWithDisk(t *testing.T) {
 	}
 	c.propose(0, "5")
 	c.waitSame(0, 6)
-	if got := c.toys[0].appliedOnce(0); !slices.Equal(got, []string{"0", "1", "2", "3", "4", "5"}) {
+	if got := c.appliedOnce(0, 0); !slices.Equal(got, []string{"0", "1", "2", "3", "4", "5"}) {
 		t.Errorf("after a restart of all: %q", got)
 	}
 }

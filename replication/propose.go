@@ -16,7 +16,8 @@ import (
 const (
 	// maxOutstanding is how many proposals of a group may wait for their result; Propose waits at it.
 	maxOutstanding = 1024
-	// settleTime is how long a node that closes waits for its proposals to end, and once more for a group's goroutine: longer than a lease, on a busy machine too.
+	// settleTime is how long a node that closes waits for its proposals to end, and once more for their goroutines: longer
+	// than a lease, on a busy machine too.
 	settleTime = 5 * time.Second
 )
 
@@ -108,18 +109,7 @@ func failed(err error) *future {
 }
 
 // wait returns the library's error as it is.
-func (f *future) wait() (any, error) {
-	var stopped chan struct{}
-	if f.p != nil {
-		stopped = f.p.stopped
-	}
-	select {
-	case <-f.resolved:
-		return f.response, f.err
-	case <-stopped:
-		return nil, raft.ErrRaftShutdown
-	}
-}
+func (f *future) wait() (any, error) { return f.waitFor(context.Background()) }
 
 // waitFor is wait for somebody who has not all the time in the world.
 func (f *future) waitFor(ctx context.Context) (any, error) {

@@ -365,7 +365,7 @@ func TestStrangersGetNothingAndChangeNothing(t *testing.T) {
 	c.propose(0, "after")
 	c.waitSame(0, 2)
 	for i := range c.toys {
-		if got := c.toys[i].appliedOnce(0); !slices.Equal(got, []string{"before", "after"}) {
+		if got := c.appliedOnce(i, 0); !slices.Equal(got, []string{"before", "after"}) {
 			t.Errorf("node %d has %q", i, got)
 		}
 	}

@@ -69,7 +69,8 @@ func (n *Node) abdicate(ctx context.Context) {
 
 // callHeir tells the node that is fittest to lead a group to stand for election, or the next one if it will
 // not. It says whether nothing is left to do: somebody was told, or leads already, as any node may know that answers; the one
-// that leads may be too busy to, and must not be deposed for it. gaveUp is the term in which this node led.
+// that leads may be too busy to, and must not be deposed for it. gaveUp is the term that this node
+// gave up, or a later one.
 func (n *Node) callHeir(ctx context.Context, g *group, gaveUp uint64, views map[bridge.NodeID]view) bool {
 	for _, v := range views {
 		if int(g.id) >= len(v.groups) {
