@@ -11,6 +11,20 @@ import (
 	"github.com/tidewire/tidewire/cache"
 )
 
+// nested has a node hold records of a key that as many patterns match, and returns what subscribes a client to all of them,
+// from the first record on.
+func (e *edge) nested(patterns, records int) (subscribe func(*rawClient)) {
+	key := []byte(strings.Repeat("a/", patterns) + "k")
+	for range records {
+		e.node.put("one", 0, key, bytes.Repeat([]byte("x"), 1000))
+	}
+	return func(c *rawClient) {
+		for i := range patterns {
+			c.op(`{"op":"sub","id":%d,"subject":"/one/%s*","resume":[[0,1,1]]}`, i+1, strings.Repeat("a/", i+1))
+		}
+	}
+}
+
 // Each subscription that was read from Kafka let 128 KB wait for its client, however many there were: one
 // that resumed a thousand of them and read nothing cost 128 MB, and was kept as long as it answered pings.
 // What waits is bounded for a session, and a client that takes nothing at all is closed as slow.
@@ -19,15 +33,9 @@ func TestReplaysOfOneSessionAreBounded(t *testing.T) {
 		e := newEdge(t, cache.Config{Budget: 64 << 10, SegmentBytes: 16 << 10}, func(c *Config) {
 			c.StallTimeout, c.CloseTimeout, c.SendBuffer = stall, 100*time.Millisecond, 4<<10
 		})
-		const patterns, records = 24, 1000
-		key := []byte(strings.Repeat("a/", patterns) + "k")
-		for range records {
-			e.node.put("one", 0, key, bytes.Repeat([]byte("x"), 1000))
-		}
-		c := e.dialByHand(4 << 10)
-		for i := range patterns {
-			c.op(`{"op":"sub","id":%d,"subject":"/one/%s*","resume":[[0,1,1]]}`, i+1, strings.Repeat("a/", i+1))
-		}
+		const patterns = 24
+		subscribe := e.nested(patterns, 1000)
+		subscribe(e.dialByHand(4 << 10))
 		if stall < time.Hour {
 			until(t, "the client to be closed as slow", func() bool { return e.srv.Stats().SlowCloses == 1 })
 			continue
@@ -49,14 +57,9 @@ func TestReplaysOfOneSessionAreBounded(t *testing.T) {
 func TestReplaysOfOneSessionTakeTurns(t *testing.T) {
 	e := newEdge(t, cache.Config{Budget: 64 << 10, SegmentBytes: 16 << 10}, func(c *Config) { c.SendBuffer = 64 << 10 })
 	const patterns, records = 8, 400
-	key := []byte(strings.Repeat("a/", patterns) + "k")
-	for range records {
-		e.node.put("one", 0, key, bytes.Repeat([]byte("x"), 1000))
-	}
+	subscribe := e.nested(patterns, records)
 	c := e.dialByHand(64 << 10)
-	for i := range patterns {
-		c.op(`{"op":"sub","id":%d,"subject":"/one/%s*","resume":[[0,1,1]]}`, i+1, strings.Repeat("a/", i+1))
-	}
+	subscribe(c)
 	seen, live := map[string]int{}, 0
 	for live < patterns || len(seen) < records-1 {
 		m, err := c.message()

@@ -89,7 +89,9 @@ func TestTopics(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer cl.Close()
-		late, err := readPartition(t.Context(), cl, topic, 0, 0, 3) // as when they are deleted while it reads
+		ctx, cancel := context.WithTimeout(t.Context(), clientTimeout)
+		defer cancel()
+		late, err := readPartition(ctx, cl, topic, 0, 0, 3) // as when they are deleted while it reads
 		if err != nil {
 			t.Fatal(err)
 		}

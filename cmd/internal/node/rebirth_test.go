@@ -28,29 +28,7 @@ func TestEveryDiskLost(t *testing.T) {
 		t.Cleanup(g.open)
 		cl := k.client(t, kgo.MaxVersions(kversion.V2_8_0())) // later ones name topics by id
 
-		// The commits as they are before the last records are given out, in the same epochs: had the
-		// nodes been killed, they would be Kafka's last.
-		sent := 0
-		var old *kmsg.OffsetFetchResponse
-		for i := 0; ; i++ {
-			produce(t, k, topic, 20, 100, "a")
-			sent += 100
-			// The commits must know the epochs in force: one that a coordinator opened after them is
-			// rightly unknown to the next life.
-			eventually(t, "commits of all that was written", func() bool {
-				old = fetchCommits(t, cl, c.group, topic, partitions)
-				return committed(old) == sent
-			})
-			before := c.epochs(topic)
-			produce(t, k, topic, 20, 100, "b")
-			sent += 100
-			eventually(t, "the records", func() bool { return all.count() == sent })
-			if after := c.epochs(topic); after == before {
-				break
-			} else if i == 20 {
-				t.Fatalf("the coordinators do not settle: epochs %v, then %v", before, after)
-			}
-		}
+		old, _ := c.commitsBehind(t, cl, topic, partitions, all, func(i int, half string) { produce(t, k, topic, 20, 100, half) })
 		g.shut()
 		for i := range c.nodes {
 			c.stop(i)
@@ -103,26 +81,10 @@ func TestPublishesRepeatedAfterEveryDiskLost(t *testing.T) {
 			return acks
 		}
 		first := map[string]map[int][]frame{}
-		sent := 0
-		var old *kmsg.OffsetFetchResponse
-		for i := 0; ; i++ {
-			early, late := fmt.Sprint("early", i), fmt.Sprint("late", i)
-			first[early] = publish(early)
-			sent += 100
-			eventually(t, "commits of what was published", func() bool {
-				old = fetchCommits(t, cl, c.group, topic, partitions)
-				return committed(old) == sent
-			})
-			before := c.epochs(topic) // as in TestEveryDiskLost
-			first[late] = publish(late)
-			sent += 100
-			eventually(t, "the records", func() bool { return w.count() == sent })
-			if after := c.epochs(topic); after == before {
-				break
-			} else if i == 20 {
-				t.Fatalf("the coordinators do not settle: epochs %v, then %v", before, after)
-			}
-		}
+		old, sent := c.commitsBehind(t, cl, topic, partitions, w, func(i int, half string) {
+			who := fmt.Sprint(half, i)
+			first[who] = publish(who)
+		})
 		g.shut()
 		for i := range c.nodes {
 			c.stop(i)
@@ -175,6 +137,32 @@ func (c *aCluster) publishAgain(t *testing.T, topic, who string, m int) (a frame
 		return true
 	})
 	return a
+}
+
+// commitsBehind returns the group's commits as they are before the last hundred of the records are given out that write writes,
+// a hundred each time it is called, in the same epochs: had the nodes been killed then, they would be Kafka's last. And how many
+// records w has been given.
+func (c *aCluster) commitsBehind(t *testing.T, cl *kgo.Client, topic string, partitions int32, w *watcher, write func(i int, half string)) (old *kmsg.OffsetFetchResponse, sent int) {
+	t.Helper()
+	for i := 0; ; i++ {
+		write(i, "a")
+		sent += 100
+		// The commits must know the epochs in force: one that a coordinator opened after them is rightly unknown to the
+		// next life.
+		eventually(t, "commits of all that was written", func() bool {
+			old = fetchCommits(t, cl, c.group, topic, partitions)
+			return committed(old) == sent
+		})
+		before := c.epochs(topic)
+		write(i, "b")
+		sent += 100
+		eventually(t, "the records", func() bool { return w.count() == sent })
+		if after := c.epochs(topic); after == before {
+			return old, sent
+		} else if i == 20 {
+			t.Fatalf("the coordinators do not settle: epochs %v, then %v", before, after)
+		}
+	}
 }
 
 // epochs are the newest epochs that any node knows; all must be up.
